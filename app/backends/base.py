@@ -1,0 +1,95 @@
+"""What every backend promises.
+
+A backend adapts one library. It is stateless between steps except for the loaded model: what a job still has to do
+lives in the engine, as windows, so that a worker may die, or another job may take the next step, at any moment.
+
+* The library is imported inside ``load``, never at the top of the module.
+* Only plain types of ``app.transcript`` leave a backend: no numpy scalars, no library exceptions.
+* ``transcribe`` does one bounded piece of work: one pass over the windows it was given.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from app.transcript import Options, Segment, Window
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How to load: ``device`` is ``auto``, ``cpu`` or ``cuda``; ``precision`` the library's own name or ``default``;
+    ``threads`` CPU threads, 0 for the library's choice."""
+
+    device: str = "auto"
+    precision: str = "default"
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What was loaded; ``device`` and ``precision`` as they came out."""
+
+    device: str
+    precision: str
+    multilingual: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResult:
+    """A window's outcome: its ``segments`` (times in seconds of the recording) and what must go back to the queue.
+
+    ``again`` holds the part of the window behind its last timestamp where that still holds speech, or the window itself
+    with ``retry`` set where its greedy text failed the guards and it was not alone in the step (its segments are
+    then empty).
+    """
+
+    window: Window
+    segments: tuple[Segment, ...] = ()
+    again: tuple[Window, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One step's outcome, a result for each window in the order given.
+
+    ``language`` is the code the step was decoded in: the one asked for, or the one detected from the step's first
+    window. ``prompt_tokens`` and ``decoded_tokens`` count over the step.
+    """
+
+    windows: tuple[WindowResult, ...]
+    language: str
+    prompt_tokens: int = 0
+    decoded_tokens: int = 0
+
+
+class Backend(ABC):
+    #: Most windows the library takes in one pass to any gain.
+    max_batch: ClassVar[int] = 8
+
+    @abstractmethod
+    def load(self, model_path: str, options: LoadOptions) -> ModelInfo:
+        """Import the library and load the weights in ``model_path`` (already in this backend's format).
+
+        Raises ``BackendUnavailable`` with a sentence where either cannot be had.
+        """
+
+    @abstractmethod
+    def transcribe(self, pcm: NDArray[np.int16], windows: Sequence[Window], options: Options) -> StepResult:
+        """One pass over ``windows`` of the recording ``pcm`` (mono s16 at 16 kHz, memory-mapped; only the windows' samples
+        may be read).
+
+        Windows are at least one, none with ``retry`` unless it is alone. Where there is one, it is taken through
+        the whole temperature ladder; of several, those that fail the guards at the first temperature go back
+        with ``retry`` set. ``options.language`` None detects the language from the first window.
+        Raises ``InferenceFailed``.
+        """
+
+    def warm_up(self) -> None:
+        """Run once what the first request would otherwise wait for. Called after ``load``, before ready."""

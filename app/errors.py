@@ -1,0 +1,120 @@
+"""Every way a request can fail: one tree, with what HTTP says of each as class attributes.
+
+Rules: an error takes one positional message, a sentence for the person who sent the request; between processes
+only ``code`` and the message travel (``error_from_code`` makes the error again), never a pickled exception.
+``param`` names the request's field at fault, where there is one.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class WhisperdError(Exception):
+    """Base of all. ``status`` is HTTP's, ``kind`` is OpenAI's ``error.type``, ``code`` OpenAI's ``error.code``."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+    #: Seconds for ``Retry-After``; None sends no such header.
+    retry_after: ClassVar[int | None] = None
+    #: Value for ``x-should-retry``, which OpenAI's SDKs obey; None leaves the choice to them.
+    should_retry: ClassVar[bool | None] = None
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class InvalidRequest(WhisperdError):
+    status, kind, code = 400, "invalid_request_error", "invalid_request"
+
+
+class UnsupportedAudio(InvalidRequest):
+    """The bytes are no container or codec that whisperd decodes, or hold no sound track."""
+
+    code = "unsupported_audio"
+
+
+class UndecodableAudio(InvalidRequest):
+    """The container is known, but no sound could be got out of it."""
+
+    code = "undecodable_audio"
+
+
+class AudioTooShort(InvalidRequest):
+    code = "audio_too_short"
+
+
+class Unauthorized(InvalidRequest):
+    status, code = 401, "invalid_api_key"
+
+
+class Forbidden(InvalidRequest):
+    status, code = 403, "forbidden"
+
+
+class NotFound(InvalidRequest):
+    status, code = 404, "not_found"
+
+
+class UnknownModel(NotFound):
+    code = "model_not_found"
+
+
+class MethodNotAllowed(InvalidRequest):
+    status, code = 405, "method_not_allowed"
+
+
+class UploadTooLarge(InvalidRequest):
+    status, code = 413, "upload_too_large"
+
+
+class AudioTooLong(InvalidRequest):
+    status, code = 413, "audio_too_long"
+
+
+class QueueFull(WhisperdError):
+    status, kind, code, retry_after = 429, "rate_limit_error", "queue_full", 5
+
+
+class StorageFull(WhisperdError):
+    status, code, retry_after = 503, "storage_full", 30
+
+
+class ShuttingDown(WhisperdError):
+    status, code, retry_after = 503, "shutting_down", 5
+
+
+class BackendUnavailable(WhisperdError):
+    """The model could not be loaded, or its worker keeps dying."""
+
+    status, code, retry_after = 503, "backend_unavailable", 10
+
+
+class DeadlineExceeded(WhisperdError):
+    status, code, should_retry = 504, "deadline_exceeded", False
+
+
+class WorkerDied(WhisperdError):
+    status, code, should_retry = 500, "worker_died", False
+
+
+class InferenceFailed(WhisperdError):
+    status, code, should_retry = 500, "inference_failed", False
+
+
+def _tree(root: type[WhisperdError]) -> dict[str, type[WhisperdError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+ERRORS: dict[str, type[WhisperdError]] = _tree(WhisperdError)
+
+
+def error_from_code(code: str, message: str) -> WhisperdError:
+    """The error that another process described by its code; an unknown code becomes the base class."""
+    return ERRORS.get(code, WhisperdError)(message)

@@ -1,0 +1,109 @@
+"""The words of the house: what is asked for, what is worked on, what comes out.
+
+Plain frozen dataclasses of the standard library, so that they may cross any process. Positions inside the audio are
+whole samples at 16 kHz (``SAMPLE_RATE``) until they become a transcript's seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+#: Whisper's own sampling rate; the decoder resamples everything to it.
+SAMPLE_RATE = 16_000
+#: What Whisper's encoder sees at once: 30 s.
+MAX_WINDOW = 30 * SAMPLE_RATE
+#: OpenAI's ladder: a window whose greedy text fails the guards is sampled again, warmer each time.
+TEMPERATURE_LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request asks of the model.
+
+    ``language`` is Whisper's code ("en") or None for detection; ``prompt`` is text of the same recording or style, of
+    which Whisper sees the last 223 tokens; ``temperature`` 0 means the whole ladder, another value its part from
+    there on; ``words`` asks for word times; ``beam_size`` above 1 is honoured where the backend has beam search.
+    """
+
+    task: str = "transcribe"
+    language: str | None = None
+    prompt: str = ""
+    temperature: float = 0.0
+    words: bool = False
+    beam_size: int = 1
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The temperatures to try in order; never empty."""
+        return (self.temperature, *(t for t in TEMPERATURE_LADDER if t > self.temperature + 1e-6))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A piece of the recording, ``[start, end)`` in samples, at most ``MAX_WINDOW`` long.
+
+    ``speech`` are the spans (samples of the recording) in which speech was found, inside the window, in order.
+    ``encoded`` is the length in samples that the encoder sees (the window padded with silence), at most
+    ``MAX_WINDOW``. ``retry`` marks a window whose greedy text failed the guards: it goes through the rest of the
+    temperature ladder alone.
+    """
+
+    start: int
+    end: int
+    speech: tuple[tuple[int, int], ...]
+    encoded: int = MAX_WINDOW
+    retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word without its leading space; ``start`` and ``end`` in seconds of the recording."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of text as Whisper timed it.
+
+    ``start`` and ``end`` in seconds of the recording; ``seek`` the window's start in frames of 10 ms; ``text`` keeps its
+    leading space; ``avg_logprob`` is the mean log-probability a token over the window; all figures are finite.
+    """
+
+    start: float
+    end: float
+    text: str
+    seek: int
+    tokens: tuple[int, ...]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What a job ends in. ``language`` is a code; ``duration`` is decoded seconds; ``segments`` are in order of time."""
+
+    language: str
+    duration: float
+    segments: tuple[Segment, ...]
+    task: str = "transcribe"
+
+    @property
+    def text(self) -> str:
+        return join_text(segment.text for segment in self.segments)
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        return tuple(word for segment in self.segments for word in segment.words)
+
+
+def join_text(texts: Iterable[str]) -> str:
+    """Segments' texts as one: joined as they are (each brings its own leading space) and stripped."""
+    return "".join(texts).strip()
