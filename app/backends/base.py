@@ -10,9 +10,11 @@ lives in the engine, as windows, so that a worker may die, or another job may ta
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from app.transcript import Options, Segment, Window
@@ -82,14 +84,26 @@ class Backend(ABC):
 
     @abstractmethod
     def transcribe(self, pcm: NDArray[np.int16], windows: Sequence[Window], options: Options) -> StepResult:
-        """One pass over ``windows`` of the recording ``pcm`` (mono s16 at 16 kHz, memory-mapped; only the windows' samples
-        may be read).
+        """One pass over ``windows`` of the recording ``pcm`` (mono s16 at 16 kHz, memory-mapped; only the windows'
+        samples may be read).
 
         Windows are at least one, none with ``retry`` unless it is alone. Where there is one, it is taken through
         the whole temperature ladder; of several, those that fail the guards at the first temperature go back
         with ``retry`` set. ``options.language`` None detects the language from the first window.
-        Raises ``InferenceFailed``.
+        Raises ``InferenceFailed``; ``InvalidRequest`` for a language that the model does not know.
         """
 
-    def warm_up(self) -> None:
+    def warm_up(self) -> None:  # noqa: B027 - a backend may have nothing to warm
         """Run once what the first request would otherwise wait for. Called after ``load``, before ready."""
+
+
+def openblas_preload() -> str | None:
+    """The path for ``LD_PRELOAD`` that makes MLX on Linux's CPU several times faster, None where it is not there.
+
+    MLX's Linux wheel links the reference BLAS; Debian's ``libopenblas0-pthread`` has the same symbols. Whoever spawns a
+    child that runs MLX on a CPU sets it in the child's environment: it is too late once Python runs.
+    """
+    if sys.platform != "linux":
+        return None
+    found = sorted(Path("/usr/lib").glob("*/openblas-pthread/libopenblas.so.0"))
+    return str(found[0]) if found else None

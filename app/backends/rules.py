@@ -1,4 +1,4 @@
-"""What every backend does with the tokens that Whisper decoded: guards, segments, remainders. Pure functions.
+"""What every backend does with the tokens that Whisper decoded: guards, pieces, remainders, segments. Pure functions.
 
 One set of rules for all libraries, so that the same tokens give the same transcript. The thresholds and the reading of
 timestamps are those of OpenAI's ``whisper/transcribe.py``; the remainder is ours: a window whose last timestamp
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from app.errors import InferenceFailed
-from app.transcript import SAMPLE_RATE, Window
+from app.transcript import MAX_WINDOW, SAMPLE_RATE, Segment, Window, Word
 
 #: Text that compresses better than this is a repetition loop (OpenAI's figure).
 COMPRESSION_RATIO_LIMIT = 2.4
@@ -21,13 +21,27 @@ COMPRESSION_RATIO_LIMIT = 2.4
 LOGPROB_LIMIT = -1.0
 #: With a low log-probability, a no-speech probability over this means silence (OpenAI's figure).
 NO_SPEECH_LIMIT = 0.6
+#: Candidates drawn at a temperature above 0, of which the likeliest is kept (OpenAI's figure).
+BEST_OF = 5
+#: Of a prompt Whisper sees its last tokens only: half its 448 positions less the mark in front (OpenAI's figure).
+PROMPT_TOKENS = 223
+#: Tokens that one pass may decode: half of Whisper's 448 positions (OpenAI's figure).
+MAX_DECODED = 224
+#: A window's first timestamp comes within its first second, in timestamps of 20 ms (OpenAI's figure).
+MAX_INITIAL_TIMESTAMP = 50
 #: Whisper's timestamp tokens count 20 ms each.
 SAMPLES_PER_TIMESTAMP = SAMPLE_RATE // 50
+#: A frame of the log-mel spectrogram is 10 ms.
+SAMPLES_PER_FRAME = SAMPLE_RATE // 100
 #: Speech behind the last timestamp that is worth another pass: Whisper sets its last timestamp up to half a
 #: second early, and a shorter rest invites invented words.
 MIN_REMAINDER = SAMPLE_RATE * 6 // 10
 #: A pass must get this far for its remainder to be tried, or a window could be cut for ever.
 MIN_PROGRESS = SAMPLE_RATE // 5
+#: A remainder begins this much before its first speech, where it skips a pause.
+REMAINDER_LEAD = SAMPLE_RATE // 10
+#: Silence behind a remainder in the encoder: with less than 3 s some models loop, with more short clips cost more.
+REMAINDER_PADDING = 3 * SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +58,45 @@ class Attempt:
     def compression_ratio(self) -> float:
         return compression_ratio(self.text)
 
+    @property
+    def finite(self) -> bool:
+        """Whether the figures are numbers; an attempt whose figures are not must not be used (a GPU went wrong)."""
+        return math.isfinite(self.avg_logprob) and math.isfinite(self.no_speech_prob)
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of tokens between timestamps; ``start`` and ``end`` in samples from the window's start."""
+    """A stretch of tokens between timestamps; ``start`` and ``end`` in samples from the window's start.
+
+    ``closed`` is False for text behind the last pair of timestamps, which a remainder decodes again.
+    """
 
     start: int
     end: int
     tokens: tuple[int, ...]
+    closed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TimedWord:
+    """A word as an alignment gave it; ``start`` and ``end`` in seconds from the window's start."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimedPiece:
+    """What an alignment says of a piece: its words, and its ``start`` and ``end`` moved to them.
+
+    In seconds from the window's start.
+    """
+
+    start: float
+    end: float
+    words: tuple[TimedWord, ...]
 
 
 def compression_ratio(text: str) -> float:
@@ -66,10 +111,10 @@ def is_silence(decoded: Attempt) -> bool:
 
 
 def needs_fallback(decoded: Attempt) -> bool:
-    """Whether the text must not be used while a warmer temperature is left. NaN counts as failed."""
-    if decoded.compression_ratio > COMPRESSION_RATIO_LIMIT:
+    """Whether the text must not be used while a warmer temperature is left; so it is where its figures are no numbers."""
+    if not decoded.finite or decoded.compression_ratio > COMPRESSION_RATIO_LIMIT:
         return True
-    return not decoded.avg_logprob >= LOGPROB_LIMIT and not is_silence(decoded)
+    return decoded.avg_logprob < LOGPROB_LIMIT and not is_silence(decoded)
 
 
 def best_of(attempts: Sequence[Attempt]) -> Attempt:
@@ -77,51 +122,118 @@ def best_of(attempts: Sequence[Attempt]) -> Attempt:
 
     Raises ``InferenceFailed`` where no attempt has finite figures.
     """
-    finite = [a for a in attempts if math.isfinite(a.avg_logprob) and math.isfinite(a.no_speech_prob)]
+    finite = [a for a in attempts if a.finite]
     if not finite:
         raise InferenceFailed("The model's figures are not numbers; its result cannot be used.")
     sound = [a for a in finite if a.compression_ratio <= COMPRESSION_RATIO_LIMIT]
     return max(sound or finite, key=lambda a: a.avg_logprob)
 
 
+def climb(decode: Callable[[float], Attempt], temperatures: Sequence[float]) -> Attempt:
+    """Decode warmer and warmer until the guards are content; the best attempt where they never are.
+
+    Raises ``InferenceFailed`` where no attempt has finite figures.
+    """
+    attempts: list[Attempt] = []
+    for temperature in temperatures:
+        attempts.append(decode(temperature))
+        if not needs_fallback(attempts[-1]):
+            return attempts[-1]
+    return best_of(attempts)
+
+
 def split_pieces(tokens: Sequence[int], timestamp_begin: int, length: int) -> tuple[list[Piece], int]:
     """Cut a window's tokens at its timestamps.
 
-    Returns the pieces, their times clipped to the window's ``length`` (samples), and how far the window was heard
-    (samples): the last timestamp, or ``length`` where there is none. Text behind the last pair of timestamps is an
-    unfinished segment: it becomes a last piece up to ``length``, but does not count as heard.
+    Returns the pieces, their times clipped to the window's ``length`` (samples) and never backwards, and how far the
+    window was heard (samples): the last timestamp, or ``length`` where no piece is ``closed``. Text behind the last
+    pair of timestamps is an unfinished segment: it becomes a last piece up to ``length`` and does not count as
+    heard. A piece that begins at the window's end is dropped: Whisper made it up in the padding.
     """
 
     def position(token: int) -> int:
-        return min((token - timestamp_begin) * SAMPLES_PER_TIMESTAMP, length)
+        return max(0, min((token - timestamp_begin) * SAMPLES_PER_TIMESTAMP, length))
 
-    is_time = [token >= timestamp_begin for token in tokens]
-    cuts = [i for i in range(1, len(tokens)) if is_time[i - 1] and is_time[i]]
-    times = [token for token, timed in zip(tokens, is_time, strict=True) if timed]
-    if not cuts:
-        end = position(times[-1]) if times and times[-1] != timestamp_begin else length
-        start = position(times[0]) if times and is_time[0] and position(times[0]) < end else 0
-        return ([Piece(start, end, tuple(tokens))] if tokens else []), end
-
-    closed = is_time[-1] and not is_time[-2]
     pieces: list[Piece] = []
+    heard = 0
+    for part in _parts(tokens, timestamp_begin):
+        if all(token >= timestamp_begin for token in part):
+            heard = max(heard, position(part[-1]))
+            continue
+        start = max(heard, position(part[0])) if part[0] >= timestamp_begin else heard
+        closed = part[-1] >= timestamp_begin
+        end = max(start, position(part[-1])) if closed else length
+        if start < length:
+            pieces.append(Piece(start, end, part, closed))
+        heard = end if closed else heard
+    return pieces, heard if any(piece.closed for piece in pieces) else length
+
+
+def _parts(tokens: Sequence[int], timestamp_begin: int) -> Iterable[tuple[int, ...]]:
+    """The tokens cut between each two timestamps that follow each other."""
     begin = 0
-    for cut in [*cuts, len(tokens)] if closed else cuts:
-        part = tuple(tokens[begin:cut])
-        pieces.append(Piece(position(part[0]), position(part[-1]), part))
-        begin = cut
-    heard = pieces[-1].end
-    if not closed and any(token < timestamp_begin for token in tokens[begin:]):
-        pieces.append(Piece(position(tokens[begin]), length, tuple(tokens[begin:])))
-    return pieces, heard
+    for i in range(1, len(tokens)):
+        if tokens[i - 1] >= timestamp_begin and tokens[i] >= timestamp_begin:
+            yield tuple(tokens[begin:i])
+            begin = i
+    if begin < len(tokens):
+        yield tuple(tokens[begin:])
 
 
 def remainder(window: Window, heard: int) -> Window | None:
-    """The part of ``window`` behind ``heard`` (samples from its start) that goes back, or None where no speech is left."""
+    """The part of ``window`` behind ``heard`` (samples from its start) that goes back; None where no speech is left."""
     if heard < MIN_PROGRESS:
         return None
     position = window.start + heard
     speech = tuple((max(start, position), end) for start, end in window.speech if end > position)
     if sum(end - start for start, end in speech) < MIN_REMAINDER:
         return None
-    return replace(window, start=max(position, speech[0][0] - SAMPLE_RATE // 10), speech=speech, retry=False)
+    start = max(position, speech[0][0] - REMAINDER_LEAD)
+    padding = max(REMAINDER_PADDING, window.encoded - (window.end - window.start))
+    encoded = min(window.encoded, window.end - start + padding, MAX_WINDOW)
+    return replace(window, start=start, speech=speech, encoded=encoded, retry=False)
+
+
+def read(window: Window, tokens: Sequence[int], timestamp_begin: int) -> tuple[list[Piece], Window | None]:
+    """A window's pieces, and the remainder that goes back, which takes over an unfinished last piece."""
+    pieces, heard = split_pieces(tokens, timestamp_begin, window.end - window.start)
+    rest = remainder(window, heard)
+    return [piece for piece in pieces if piece.closed or rest is None], rest
+
+
+def make_segment(window: Window, decoded: Attempt, piece: Piece, text: str, timed: TimedPiece | None = None) -> Segment:
+    """A piece as a segment: seconds of the recording, in whole milliseconds and inside the window."""
+    words = _words(window, timed.words) if timed else ()
+    start = _seconds(window, timed.start if timed else piece.start / SAMPLE_RATE)
+    end = _seconds(window, timed.end if timed else piece.end / SAMPLE_RATE)
+    if words:
+        start, end = min(start, words[0].start), max(end, words[-1].end)
+    return Segment(
+        start=start,
+        end=max(start, end),
+        text=text,
+        seek=window.start // SAMPLES_PER_FRAME,
+        tokens=tuple(int(token) for token in piece.tokens),
+        temperature=float(decoded.temperature),
+        avg_logprob=float(decoded.avg_logprob),
+        compression_ratio=decoded.compression_ratio,
+        no_speech_prob=float(decoded.no_speech_prob),
+        words=words,
+    )
+
+
+def _words(window: Window, timed: Sequence[TimedWord]) -> tuple[Word, ...]:
+    """The words in seconds of the recording, never backwards, without those that are no text."""
+    words: list[Word] = []
+    for word in timed:
+        text = word.word.strip()
+        if text:
+            start = max(_seconds(window, word.start), words[-1].end if words else 0.0)
+            words.append(Word(text, start, max(start, _seconds(window, word.end)), float(word.probability)))
+    return tuple(words)
+
+
+def _seconds(window: Window, offset: float) -> float:
+    """``offset`` seconds from the window's start as seconds of the recording, inside the window."""
+    first, last = -(-window.start * 1000 // SAMPLE_RATE), window.end * 1000 // SAMPLE_RATE
+    return max(first, min(last, round((window.start / SAMPLE_RATE + offset) * 1000))) / 1000

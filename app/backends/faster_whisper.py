@@ -1,0 +1,185 @@
+"""faster-whisper: Whisper on CTranslate2, on any CPU and on Nvidia's GPUs.
+
+Its own ``transcribe`` seeks through a whole file and its batched pipeline ignores the temperature, so whisperd calls
+the model underneath (``WhisperModel.model``, a ``ctranslate2.models.Whisper``) and takes the log-mel spectrogram, the
+tokenizer and the words' alignment from the library. CTranslate2 has no Metal: on a Mac it runs on the CPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.backends import BACKENDS, rules
+from app.backends.base import LoadOptions, ModelInfo
+from app.backends.rules import Attempt
+from app.backends.whisper import Pass, WhisperBackend, suppressed_tokens, text_of
+from app.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: More threads than this gain nothing at a batch of one and starve the rest of the machine.
+MAX_THREADS = 8
+#: Punctuation that belongs to the word behind or before it (OpenAI's lists).
+PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001
+
+
+class FasterWhisper(WhisperBackend):
+    library = "faster-whisper"
+
+    def load(self, model_path: str, options: LoadOptions) -> ModelInfo:
+        """Load the CTranslate2 folder ``model_path``, never the network.
+
+        ``device`` may be ``auto``, ``cpu`` or ``cuda``. Precision ``default`` is int8 on a CPU and float16 on CUDA
+        where the machine can do it; else CTranslate2's own choice.
+        """
+        try:
+            import ctranslate2
+            import faster_whisper
+            from faster_whisper.feature_extractor import FeatureExtractor
+        except ImportError:
+            install = BACKENDS["faster-whisper"].install
+            raise BackendUnavailable(f"faster-whisper is not installed. Install it with: {install}") from None
+
+        device = _device(options.device, ctranslate2)
+        _check_folder(model_path)
+        try:
+            self._model = faster_whisper.WhisperModel(
+                model_path,
+                device=device,
+                compute_type=_precision(options.precision, device, ctranslate2),
+                cpu_threads=options.threads or _threads(),
+                local_files_only=True,
+            )
+        except Exception as error:  # noqa: BLE001 - whatever the library raises over a broken folder
+            raise BackendUnavailable(
+                f"faster-whisper cannot load the model in {model_path} ({type(error).__name__})."
+            ) from None
+        self._ctranslate2 = ctranslate2
+        self._whisper = self._model.model
+        self._multilingual = bool(self._whisper.is_multilingual)
+        # The model knows its number of mels; a folder may lack preprocessor_config.json.
+        self._log_mel = FeatureExtractor(feature_size=self._whisper.n_mels)
+        return ModelInfo(str(self._whisper.device), str(self._whisper.compute_type), self._multilingual)
+
+    def _encode(self, audio: Sequence[NDArray[np.float32]], frames: int) -> Any:
+        import numpy as np
+
+        length = frames * rules.SAMPLES_PER_FRAME
+        mels = [self._log_mel(np.pad(part[:length], (0, max(0, length - len(part)))), padding=0) for part in audio]
+        features = np.ascontiguousarray(np.stack(mels), dtype=np.float32)
+        return self._whisper.encode(self._ctranslate2.StorageView.from_array(features))
+
+    def _detect(self, features: Any) -> str:
+        token, _probability = self._whisper.detect_language(features)[0][0]
+        return str(token[2:-2])
+
+    def _make_tokenizer(self, language: str, task: str) -> Any:
+        from faster_whisper.tokenizer import Tokenizer
+
+        tokenizer = Tokenizer(self._model.hf_tokenizer, self._multilingual, task=task, language=language)
+        if self._multilingual and tokenizer.language is None:
+            raise KeyError(language)
+        return tokenizer
+
+    def _greedy(self, work: Pass) -> list[Attempt]:
+        results = self._generate(work, work.features, beam_size=max(1, work.beam_size))
+        return [_attempt(work.tokenizer, result, 0.0) for result in results]
+
+    def _sample(self, work: Pass, row: int, temperature: float) -> Attempt:
+        # Without sampling_topk=0 CTranslate2 takes the likeliest token whatever the temperature.
+        results = self._generate(
+            work,
+            self._row(work.features, row),
+            beam_size=1,
+            sampling_topk=0,
+            sampling_temperature=temperature,
+            num_hypotheses=rules.BEST_OF,
+        )
+        return _attempt(work.tokenizer, results[0], temperature)
+
+    def _generate(self, work: Pass, features: Any, **how: Any) -> list[Any]:
+        results: list[Any] = self._whisper.generate(
+            features,
+            [list(work.prompt)] * features.shape[0],
+            max_length=self._model.max_length,
+            return_scores=True,
+            return_no_speech_prob=True,
+            suppress_blank=True,
+            suppress_tokens=list(suppressed_tokens(work.tokenizer)),
+            max_initial_timestamp_index=rules.MAX_INITIAL_TIMESTAMP,
+            **how,
+        )
+        return results
+
+    def _seed(self, seed: int) -> None:
+        self._ctranslate2.set_random_seed(seed % 2**31)
+
+    def _add_words(self, work: Pass, row: int, segments: list[dict[str, Any]], frames: int) -> None:
+        self._model.add_word_timestamps(
+            [segments], work.tokenizer, self._row(work.features, row), frames, PREPENDED, APPENDED, 0.0
+        )
+
+    def _row(self, features: Any, row: int) -> Any:
+        """One row of the encoder's output; the decoder takes it from the CPU on any device."""
+        if features.shape[0] == 1:
+            return features
+        import numpy as np
+
+        on_cpu = features.to_device(self._ctranslate2.Device.cpu).to(self._ctranslate2.DataType.float32)
+        return self._ctranslate2.StorageView.from_array(np.ascontiguousarray(np.array(on_cpu)[row : row + 1]))
+
+
+def _attempt(tokenizer: Any, result: Any, temperature: float) -> Attempt:
+    """CTranslate2's score is a mean over the tokens; Whisper's counts the end of text as one more."""
+    tokens = tuple(int(token) for token in result.sequences_ids[0])
+    return Attempt(
+        tokens=tokens,
+        text=text_of(tokenizer, tokens).strip(),
+        avg_logprob=float(result.scores[0]) * len(tokens) / (len(tokens) + 1),
+        no_speech_prob=float(result.no_speech_prob),
+        temperature=temperature,
+    )
+
+
+def _device(asked: str, ctranslate2: Any) -> str:
+    has_cuda = ctranslate2.get_cuda_device_count() > 0
+    if asked == "auto":
+        return "cuda" if has_cuda else "cpu"
+    if asked in {"mps", "metal", "gpu"}:
+        raise BackendUnavailable(
+            "faster-whisper cannot use the Mac's GPU: CTranslate2 has no Metal. "
+            "Use the backend mlx-whisper, or device cpu."
+        )
+    if asked == "cuda" and not has_cuda:
+        raise BackendUnavailable("CTranslate2 sees no CUDA device on this machine. Use device cpu.")
+    if asked not in {"cpu", "cuda"}:
+        raise BackendUnavailable(f"faster-whisper knows no device {asked!r}; it takes auto, cpu or cuda.")
+    return asked
+
+
+def _precision(asked: str, device: str, ctranslate2: Any) -> str:
+    """``default``: int8 on a CPU (measured: no more word errors than float32, in half the time), float16 on CUDA."""
+    if asked != "default":
+        return asked
+    wanted = "float16" if device == "cuda" else "int8"
+    return wanted if wanted in ctranslate2.get_supported_compute_types(device) else "default"
+
+
+def _threads() -> int:
+    return min(os.cpu_count() or 1, MAX_THREADS)
+
+
+def _check_folder(model_path: str) -> None:
+    """faster-whisper fetches what it misses from the network: so nothing may be missing."""
+    missing = [
+        name for name in ("model.bin", "config.json", "tokenizer.json") if not (Path(model_path) / name).is_file()
+    ]
+    if missing:
+        raise BackendUnavailable(
+            f"{model_path} is no CTranslate2 model: {', '.join(missing)} missing. Convert or download it again."
+        )

@@ -1,0 +1,183 @@
+"""mlx-whisper: Whisper on MLX, for Apple Silicon's GPU; it also runs on Linux, on CUDA or slowly on the CPU.
+
+Weights, log-mel spectrogram, tokenizer and the words' alignment are the library's; the decoding loop is
+``app.backends.mlx_decoding``. MLX's streams belong to the thread that made them: everything here must be called from
+one thread, the worker's main one. On Linux's CPU the wheel links the reference BLAS:
+``app.backends.base.openblas_preload`` names the library that makes it several times faster.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.backends import BACKENDS, mlx_decoding, rules
+from app.backends.base import LoadOptions, ModelInfo
+from app.backends.rules import Attempt
+from app.backends.whisper import Pass, WhisperBackend, text_of
+from app.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: Bytes that MLX may keep of freed buffers: without a limit its cache grows with every new length of input.
+CACHE_BYTES = 512 * 1024 * 1024
+#: The precisions that MLX computes Whisper in; a quantised folder keeps its own weights whatever is asked.
+PRECISIONS = ("float16", "bfloat16", "float32")
+
+
+class MlxWhisper(WhisperBackend):
+    library = "mlx-whisper"
+
+    def load(self, model_path: str, options: LoadOptions) -> ModelInfo:
+        """Load the MLX folder ``model_path`` (``config.json`` and ``weights.safetensors`` or ``weights.npz``).
+
+        ``device`` may be ``auto``, ``cpu``, ``metal`` (or ``gpu``, ``mps``) or ``cuda``. Precision ``default`` is
+        float16 on a GPU and float32 on the CPU, where MLX is slow at anything else. ``threads`` has no
+        effect: MLX chooses.
+        """
+        try:
+            import mlx.core as mx
+            from mlx_whisper import audio, load_models, timing, tokenizer
+        except ImportError:
+            install = BACKENDS["mlx-whisper"].install
+            raise BackendUnavailable(f"mlx-whisper is not installed. Install it with: {install}") from None
+
+        device = _device(options.device, mx)
+        precision = _precision(options.precision, device)
+        if device != "cpu":
+            mx.set_cache_limit(CACHE_BYTES)
+        _check_folder(model_path)
+        try:
+            self._dtype = getattr(mx, precision)
+            self._model = load_models.load_model(model_path, self._dtype)
+            # The library takes the weights in whatever type they were stored.
+            self._model.set_dtype(self._dtype)
+            self._model.decoder._mask = self._model.decoder._mask.astype(self._dtype)
+            mx.eval(self._model.parameters())
+            _set_alignment_heads(self._model, model_path)
+        except Exception as error:  # noqa: BLE001 - whatever the library raises over a broken folder
+            raise BackendUnavailable(
+                f"mlx-whisper cannot load the model in {model_path} ({type(error).__name__})."
+            ) from None
+        self._mx, self._audio, self._timing, self._tokenizer_module = mx, audio, timing, tokenizer
+        self._multilingual = bool(self._model.is_multilingual)
+        return ModelInfo(device, precision, self._multilingual)
+
+    def _encode(self, audio: Sequence[NDArray[np.float32]], frames: int) -> Any:
+        mx, length = self._mx, frames * rules.SAMPLES_PER_FRAME
+        mels = [
+            self._audio.log_mel_spectrogram(part[:length], self._model.dims.n_mels, padding=max(0, length - len(part)))
+            for part in audio
+        ]
+        features = mlx_decoding.encode(self._model.encoder, mx.stack(mels).astype(self._dtype))
+        mx.eval(features)
+        return features
+
+    def _detect(self, features: Any) -> str:
+        tokenizer = self._tokenizer("en", "transcribe")
+        logits = mlx_decoding.language_logits(self._model.decoder, features, tokenizer.sot)
+        likeliest = max(tokenizer.all_language_tokens, key=lambda token: logits[token])
+        return str(tokenizer.decode([likeliest])).strip("<|>")
+
+    def _make_tokenizer(self, language: str, task: str) -> Any:
+        return self._tokenizer_module.get_tokenizer(
+            self._multilingual, num_languages=self._model.num_languages, language=language, task=task
+        )
+
+    def _greedy(self, work: Pass) -> list[Attempt]:
+        rows = work.features.shape[0]
+        return [_attempt(work, decoded, 0.0) for decoded in self._decoded(work, work.features, 0.0, rows)]
+
+    def _sample(self, work: Pass, row: int, temperature: float) -> Attempt:
+        drawn = self._decoded(work, work.features[row : row + 1], temperature, rules.BEST_OF)
+        return _attempt(work, max(drawn, key=_likelihood), temperature)
+
+    def _decoded(self, work: Pass, features: Any, temperature: float, rows: int) -> list[mlx_decoding.Decoded]:
+        return mlx_decoding.decode(self._model, features, work.tokenizer, work.prompt, temperature, rows)
+
+    def _seed(self, seed: int) -> None:
+        self._mx.random.seed(seed)
+
+    def _add_words(self, work: Pass, row: int, segments: list[dict[str, Any]], frames: int) -> None:
+        self._timing.add_word_timestamps(
+            segments=segments,
+            model=_Encoded(self._model),
+            tokenizer=work.tokenizer,
+            mel=work.features[row],
+            num_frames=frames,
+            last_speech_timestamp=0.0,
+        )
+
+
+class _Encoded:
+    """The model as mlx-whisper's alignment uses it, but for features that are already encoded."""
+
+    def __init__(self, model: Any) -> None:
+        self._decoder = model.decoder
+        self.alignment_heads = model.alignment_heads
+
+    def forward_with_cross_qk(self, features: Any, tokens: Any) -> tuple[Any, Any]:
+        logits, _, cross_qk = self._decoder(tokens, features)
+        return logits, cross_qk
+
+
+def _likelihood(decoded: mlx_decoding.Decoded) -> float:
+    """OpenAI's ranking of candidates: log-probability a token."""
+    return decoded.logprob / max(1, len(decoded.tokens))
+
+
+def _attempt(work: Pass, decoded: mlx_decoding.Decoded, temperature: float) -> Attempt:
+    return Attempt(
+        tokens=decoded.tokens,
+        text=text_of(work.tokenizer, decoded.tokens).strip(),
+        avg_logprob=decoded.logprob / (len(decoded.tokens) + 1),
+        no_speech_prob=decoded.no_speech_prob,
+        temperature=temperature,
+    )
+
+
+def _device(asked: str, mx: Any) -> str:
+    """The device that MLX will use, set as its default."""
+    gpu = "metal" if mx.metal.is_available() else "cuda" if mx.cuda.is_available() else None
+    device = {"auto": gpu or "cpu", "mps": "metal", "gpu": gpu or "metal"}.get(asked, asked)
+    if device not in {"cpu", "metal", "cuda"}:
+        raise BackendUnavailable(f"mlx-whisper knows no device {asked!r}; it takes auto, cpu, metal or cuda.")
+    if device not in {"cpu", gpu}:
+        raise BackendUnavailable(f"MLX finds no {device} device on this machine. Use device cpu.")
+    mx.set_default_device(mx.cpu if device == "cpu" else mx.gpu)
+    return device
+
+
+def _precision(asked: str, device: str) -> str:
+    if asked == "default":
+        return "float32" if device == "cpu" else "float16"
+    if asked not in PRECISIONS:
+        raise BackendUnavailable(
+            f"mlx-whisper knows no precision {asked!r}; it takes default, {', '.join(PRECISIONS)}. "
+            "For 4 or 8 bits load a quantised model."
+        )
+    return asked
+
+
+def _check_folder(model_path: str) -> None:
+    """mlx-whisper asks the network for a folder that is not there: so it must be."""
+    folder = Path(model_path)
+    weights = any((folder / name).is_file() for name in ("weights.safetensors", "weights.npz"))
+    if not weights or not (folder / "config.json").is_file():
+        raise BackendUnavailable(
+            f"{model_path} is no MLX model: it needs config.json and weights.safetensors. Convert or download it again."
+        )
+
+
+def _set_alignment_heads(model: Any, model_path: str) -> None:
+    """The heads that follow the words, where the checkpoint names them; else the library's guess stays."""
+    import numpy as np
+
+    config = Path(model_path) / "generation_config.json"
+    heads = json.loads(config.read_text(encoding="utf-8")).get("alignment_heads") if config.is_file() else None
+    if heads:
+        model.set_alignment_heads(np.asarray(heads, dtype=np.int64))

@@ -1,0 +1,248 @@
+"""The step that all Whisper libraries share: encode, detect the language, decode, fall back, cut, align.
+
+A library's adapter derives from ``WhisperBackend`` and fills in five small methods; what is done with what they give is
+the same for all, by ``app.backends.rules``. One step is one pass:
+
+* All windows are encoded together, padded with silence to the largest ``encoded`` among them.
+* At temperature 0 they are decoded together. Above 0 each window is sampled alone, seeded by its own start, so that a
+  job gives the same text however its windows were grouped.
+* A window alone goes through the whole ladder on its one encoding. A window that comes back with ``retry`` starts at
+  the bottom again: the greedy pass costs little beside the encoder's, it is a candidate where all attempts fail,
+  and the result is the one that the window would have had alone.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from app.backends import rules
+from app.backends.base import Backend, StepResult, WindowResult
+from app.backends.rules import Attempt, Piece, TimedPiece, TimedWord
+from app.errors import InferenceFailed, InvalidRequest, WhisperdError
+from app.transcript import MAX_WINDOW, SAMPLE_RATE, Options, Segment, Window
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: Level of the noise that a model is warmed up with: loud enough not to be digital silence, far under any voice.
+WARM_UP_NOISE = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One step's common ground: the library's encoded ``features`` (a row for each window), its ``tokenizer`` for the
+    language and task, the decoder's ``prompt`` tokens, and the ``beam_size`` asked for."""
+
+    features: Any
+    tokenizer: Any
+    prompt: tuple[int, ...]
+    beam_size: int = 1
+
+
+class WhisperBackend(Backend):
+    #: The library's name in a sentence.
+    library: ClassVar[str]
+
+    def __init__(self) -> None:
+        self._tokenizers: dict[tuple[str, str], Any] = {}
+        self._multilingual = True
+
+    # What a library brings. Exceptions may be its own.
+
+    @abstractmethod
+    def _encode(self, audio: Sequence[NDArray[np.float32]], frames: int) -> Any:
+        """Encode each of ``audio`` (float32 mono 16 kHz), padded with silence to ``frames`` of 10 ms."""
+
+    @abstractmethod
+    def _detect(self, features: Any) -> str:
+        """The likeliest language code of the first row."""
+
+    @abstractmethod
+    def _make_tokenizer(self, language: str, task: str) -> Any:
+        """The library's tokenizer. ValueError or KeyError for a language that the model does not know."""
+
+    @abstractmethod
+    def _greedy(self, work: Pass) -> list[Attempt]:
+        """Decode all rows at temperature 0 in one pass."""
+
+    @abstractmethod
+    def _sample(self, work: Pass, row: int, temperature: float) -> Attempt:
+        """Draw ``rules.BEST_OF`` candidates of one row and give the likeliest."""
+
+    @abstractmethod
+    def _seed(self, seed: int) -> None:
+        """Seed the library's random numbers."""
+
+    @abstractmethod
+    def _add_words(self, work: Pass, row: int, segments: list[dict[str, Any]], frames: int) -> None:
+        """The library's ``add_word_timestamps`` on one row.
+
+        Gives each of ``segments`` (``seek`` 0, seconds from the window's start) its ``words`` and moves its ``start``
+        and ``end`` to them. ``frames`` is the window's own length.
+        """
+
+    # What is the same for all.
+
+    def transcribe(self, pcm: NDArray[np.int16], windows: Sequence[Window], options: Options) -> StepResult:
+        try:
+            return self._step(pcm, windows, options)
+        except (WhisperdError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the library raises; its words may quote the user's
+            raise InferenceFailed(f"{self.library} failed with {type(error).__name__}.") from None
+
+    def warm_up(self) -> None:
+        import numpy as np
+
+        noise = np.random.default_rng(0).normal(0, WARM_UP_NOISE / 32768, SAMPLE_RATE).astype(np.float32)
+        features = self._encode([noise], MAX_WINDOW // rules.SAMPLES_PER_FRAME)
+        tokenizer = self._tokenizer("en", "transcribe")
+        self._greedy(Pass(features, tokenizer, prompt_tokens(tokenizer, "")))
+
+    def _step(self, pcm: NDArray[np.int16], windows: Sequence[Window], options: Options) -> StepResult:
+        features = self._encode([samples(pcm, window) for window in windows], encoded_frames(windows))
+        language = self._language(features, options)
+        tokenizer = self._tokenizer(language, options.task)
+        work = Pass(features, tokenizer, prompt_tokens(tokenizer, options.prompt), options.beam_size)
+        decoded = self._decode(work, windows, options.temperatures)
+        return StepResult(
+            windows=tuple(
+                self._result(work, row, window, decoded[row], options.words) for row, window in enumerate(windows)
+            ),
+            language=language,
+            prompt_tokens=len(work.prompt) * len(windows),
+            decoded_tokens=sum(len(attempt.tokens) for attempt in decoded if attempt),
+        )
+
+    def _language(self, features: Any, options: Options) -> str:
+        if not self._multilingual:
+            return "en"
+        return options.language or self._detect(features)
+
+    def _tokenizer(self, language: str, task: str) -> Any:
+        key = (language, task) if self._multilingual else ("en", "transcribe")
+        if key not in self._tokenizers:
+            try:
+                self._tokenizers[key] = self._make_tokenizer(*key)
+            except (KeyError, ValueError):
+                raise InvalidRequest(f"This model does not know the language {language!r}.", param="language") from None
+        return self._tokenizers[key]
+
+    def _decode(self, work: Pass, windows: Sequence[Window], temperatures: Sequence[float]) -> list[Attempt | None]:
+        """An attempt for each window; None for one that must come back alone."""
+        greedy = self._greedy(work) if temperatures[0] == 0 else []
+        return [
+            self._climb(work, row, window, greedy, temperatures, len(windows) == 1)
+            for row, window in enumerate(windows)
+        ]
+
+    def _climb(
+        self,
+        work: Pass,
+        row: int,
+        window: Window,
+        greedy: Sequence[Attempt],
+        temperatures: Sequence[float],
+        alone: bool,
+    ) -> Attempt | None:
+        def decode(temperature: float) -> Attempt:
+            return greedy[row] if temperature == 0 else self._sample(work, row, temperature)
+
+        self._seed(window.start)
+        if alone or len(temperatures) == 1:
+            return rules.climb(decode, temperatures)
+        first = decode(temperatures[0])
+        return None if rules.needs_fallback(first) else first
+
+    def _result(self, work: Pass, row: int, window: Window, decoded: Attempt | None, words: bool) -> WindowResult:
+        if decoded is None:
+            return WindowResult(window, again=(replace(window, retry=True),))
+        if rules.is_silence(decoded):
+            return WindowResult(window)
+        pieces, rest = rules.read(window, decoded.tokens, work.tokenizer.timestamp_begin)
+        texts = [text_of(work.tokenizer, piece.tokens) for piece in pieces]
+        spoken = [(piece, text) for piece, text in zip(pieces, texts, strict=True) if text.strip()]
+        timed = self._timed(work, row, window, [piece for piece, _ in spoken]) if words else [None] * len(spoken)
+        segments: list[Segment] = [
+            rules.make_segment(window, decoded, piece, text, times)
+            for (piece, text), times in zip(spoken, timed, strict=True)
+        ]
+        return WindowResult(window, tuple(segments), (rest,) if rest else ())
+
+    def _timed(self, work: Pass, row: int, window: Window, pieces: Sequence[Piece]) -> Sequence[TimedPiece | None]:
+        """The pieces' words; None for each where the library's alignment stumbles, as it does on odd windows."""
+        segments: list[dict[str, Any]] = [
+            {"seek": 0, "start": p.start / SAMPLE_RATE, "end": p.end / SAMPLE_RATE, "tokens": list(p.tokens)}
+            for p in pieces
+        ]
+        try:
+            if segments:
+                self._add_words(work, row, segments, (window.end - window.start) // rules.SAMPLES_PER_FRAME)
+        except (IndexError, ValueError):
+            return [None] * len(pieces)
+        return [_timed_piece(segment) for segment in segments]
+
+
+def samples(pcm: NDArray[np.int16], window: Window) -> NDArray[np.float32]:
+    """The window's samples as float32 in [-1, 1); nothing else of ``pcm`` is read.
+
+    Raises ``InferenceFailed`` where the recording ends before the window does.
+    """
+    import numpy as np
+
+    part = np.asarray(pcm[window.start : window.end])
+    if not 0 < len(part) == window.end - window.start:
+        raise InferenceFailed("The recording is shorter than the window asked for.")
+    return part.astype(np.float32) / np.float32(32768)
+
+
+def encoded_frames(windows: Sequence[Window]) -> int:
+    """Frames of 10 ms that the encoder sees: an even number (it halves them) that holds every window, at most 30 s."""
+    longest = max(max(window.encoded, window.end - window.start) for window in windows)
+    return min(2 * -(-longest // rules.SAMPLES_PER_TIMESTAMP), MAX_WINDOW // rules.SAMPLES_PER_FRAME)
+
+
+def prompt_tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """The decoder's first tokens: the prompt's last ones behind their mark, then start, language and task.
+
+    Special tokens spelled out in ``text`` are left out: a prompt must not steer the decoder.
+    """
+    given = [t for t in encode_text(tokenizer, f" {text.strip()}") if t < tokenizer.eot] if text.strip() else []
+    before = [tokenizer.sot_prev, *given[-rules.PROMPT_TOKENS :]] if given else []
+    return (*before, *tokenizer.sot_sequence)
+
+
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Plain text as tokens; tiktoken would refuse text that spells out a special token."""
+    if hasattr(tokenizer, "encoding"):
+        return list(tokenizer.encode(text, disallowed_special=()))
+    return list(tokenizer.encode(text))
+
+
+def text_of(tokenizer: Any, tokens: Sequence[int]) -> str:
+    return str(tokenizer.decode([token for token in tokens if token < tokenizer.eot]))
+
+
+def suppressed_tokens(tokenizer: Any) -> tuple[int, ...]:
+    """What must never be decoded: OpenAI's list of non-speech symbols, and the special tokens of the prompt."""
+    special = (
+        tokenizer.transcribe,
+        tokenizer.translate,
+        tokenizer.sot,
+        tokenizer.sot_prev,
+        tokenizer.sot_lm,
+        tokenizer.no_speech,
+    )
+    return tuple(sorted({*tokenizer.non_speech_tokens, *(token for token in special if token is not None)}))
+
+
+def _timed_piece(segment: dict[str, Any]) -> TimedPiece:
+    def words() -> Iterator[TimedWord]:
+        for word in segment.get("words", ()):
+            yield TimedWord(str(word["word"]), float(word["start"]), float(word["end"]), float(word["probability"]))
+
+    return TimedPiece(float(segment["start"]), float(segment["end"]), tuple(words()))
