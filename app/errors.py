@@ -16,8 +16,8 @@ class WhisperdError(Exception):
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
-    #: Seconds for ``Retry-After``; None sends no such header.
-    retry_after: ClassVar[int | None] = None
+    #: Seconds for ``Retry-After``; None sends no such header. An instance may know better.
+    retry_after: int | None = None
     #: Value for ``x-should-retry``, which OpenAI's SDKs obey; None leaves the choice to them.
     should_retry: ClassVar[bool | None] = None
 

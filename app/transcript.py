@@ -70,8 +70,8 @@ class Word:
 class Segment:
     """A stretch of text as Whisper timed it.
 
-    ``start`` and ``end`` in seconds of the recording; ``seek`` the window's start in frames of 10 ms; ``text`` keeps its
-    leading space; ``avg_logprob`` is the mean log-probability a token over the window; all figures are finite.
+    ``start`` and ``end`` in seconds of the recording; ``seek`` the window's start in frames of 10 ms; ``text`` keeps
+    its leading space; ``avg_logprob`` is the mean log-probability a token over the window; all figures are finite.
     """
 
     start: float
@@ -88,7 +88,9 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What a job ends in. ``language`` is a code; ``duration`` is decoded seconds; ``segments`` are in order of time."""
+    """What a job ends in. ``language`` is a code; ``duration`` is decoded seconds; ``segments`` are in order of
+    time.
+    """
 
     language: str
     duration: float

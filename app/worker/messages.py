@@ -29,7 +29,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Transcribe ``windows`` of the PCM file ``pcm`` (s16 mono 16 kHz, perhaps still growing). Answered by ``StepDone``."""
+    """Transcribe ``windows`` of the PCM file ``pcm`` (s16 mono 16 kHz, perhaps still growing). Answered by
+    ``StepDone``.
+    """
 
     pcm: str
     windows: tuple[Window, ...]
@@ -84,8 +86,8 @@ class DecodeMore:
 class Decoded:
     """A bounded piece is decoded: ``windows`` are new and final; ``samples`` counts all PCM samples written so far.
 
-    ``declared_s`` is the container's word for the whole duration, None where it has none. With ``done`` the file in hand is finished;
-    ``bad_packets`` counts those that could not be decoded.
+    ``declared_s`` is the container's word for the whole duration, None where it has none. With ``done`` the file in
+    hand is finished; ``bad_packets`` counts those that could not be decoded.
     """
 
     windows: tuple[Window, ...]

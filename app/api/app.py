@@ -1,0 +1,60 @@
+"""The app: routes, error shapes, key, and the engine's life."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+import app as package
+from app.api import errors, health, models, transcriptions
+from app.api.auth import KeyMiddleware
+from app.api.schemas import TranscriptionBody, VerboseTranscriptionBody
+from app.api.service import Service
+from app.engine.build import catalog_of, engine_of
+from app.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The server as an ASGI app; its engine runs while its lifespan does."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        catalog = catalog_of(settings)
+        async with engine_of(settings, catalog) as engine:
+            app.state.service = Service(settings, engine, catalog)
+            yield
+
+    app = FastAPI(
+        title="whisperd",
+        version=package.__version__,
+        description="Whisper on your own machine behind OpenAI's audio API.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for module in (transcriptions, models, health):
+        app.include_router(module.router)
+    errors.install(app)
+    if settings.api_key is not None:
+        app.add_middleware(KeyMiddleware, key=settings.api_key.get_secret_value())
+    _document(app)
+    return app
+
+
+def _document(app: FastAPI) -> None:
+    """Add the schemas that the routes refer to by name to the app's OpenAPI document."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, object]:
+        document = generate()
+        schemas = document["components"]["schemas"]
+        for model in (TranscriptionBody, VerboseTranscriptionBody):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= schema.pop("$defs", {})
+            schemas[model.__name__] = schema
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend it

@@ -1,0 +1,68 @@
+"""The ``whisperd`` command: a table of subcommands, each a module of ``app.commands`` imported when it is chosen."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from app import __version__
+from app.errors import WhisperdError
+from app.settings import SettingsError
+
+#: Subcommand -> one line for --help. Each is a module ``app.commands.<name>`` with ``configure(parser)`` and
+#: ``run(arguments)``.
+COMMANDS = {
+    "serve": "run the server",
+    "transcribe": "turn recordings into text, through the running server or without one",
+    "models": "list, download and convert models",
+    "demo": "start a server on the bundled toy model and try it",
+}
+
+EXIT_FAILED = 1
+#: What shells report for a program that Ctrl-C ended (128 + SIGINT).
+EXIT_INTERRUPTED = 130
+
+_EPILOG = """\
+examples:
+  whisperd models pull large-v3-turbo      download a model
+  whisperd serve                           serve it on http://127.0.0.1:9447
+  whisperd transcribe talk.m4a             print what is said in it
+  whisperd transcribe *.mp3 --format srt --output subtitles/
+  curl http://127.0.0.1:9447/v1/audio/transcriptions -F file=@talk.m4a -F model=whisper-1
+
+`whisperd COMMAND --help` says more. Every setting is also a WHISPERD_* variable and a line in the configuration file.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line ``arguments`` (the process's own by default); returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser(words[0] if words else None).parse_args(words)
+    try:
+        return int(importlib.import_module(f"app.commands.{options.command}").run(options))
+    except (WhisperdError, SettingsError) as error:
+        print(f"whisperd: {error}", file=sys.stderr)  # noqa: T201 - a command's answer
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        return EXIT_FAILED
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="whisperd",
+        description="Keeps Whisper warm on this machine and answers OpenAI's audio API.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"whisperd {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, line in COMMANDS.items():
+        command = commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.")
+        if name == chosen:
+            importlib.import_module(f"app.commands.{name}").configure(command)
+    return parser

@@ -1,0 +1,30 @@
+"""Settings as flags, made from ``Settings`` itself: a new setting is a flag without another line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+
+from app.settings import Settings, load_settings
+
+#: Settings that are no flags: keys would show in the process list, tables do not fit on a line.
+_NO_FLAG = frozenset({"api_key", "models"})
+
+
+def add_settings(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
+    """Add a flag for each setting in ``names`` (all by default)."""
+    group = parser.add_argument_group("settings", "each is also WHISPERD_<NAME> in the environment")
+    for name, field in Settings.model_fields.items():
+        if name in _NO_FLAG or (names is not None and name not in names):
+            continue
+        flag, text = f"--{name.replace('_', '-')}", (field.description or "").replace("%", "%%")
+        if field.annotation is bool:
+            group.add_argument(flag, action="store_true", default=None, help=text)
+        else:
+            shown = "" if field.default_factory or field.default in ("", None) else f" (default {field.default})"
+            group.add_argument(flag, metavar="VALUE", help=text + shown)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings that the command line, the environment and the file give together. Raises ``SettingsError``."""
+    return load_settings(**{name: value for name, value in vars(options).items() if name in Settings.model_fields})

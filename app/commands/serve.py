@@ -1,0 +1,109 @@
+"""``whisperd serve``: the server in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ipaddress
+import socket
+from typing import Any
+
+import anyio
+import uvicorn
+
+from app import __version__, log
+from app.api.app import create_app
+from app.catalog import pull
+from app.commands.flags import add_settings, settings_of
+from app.engine.build import catalog_of
+from app.settings import Settings, SettingsError
+
+#: Seconds between the end of draining and uvicorn cutting the connections that are still open.
+_CUT_AFTER_DRAIN_S = 1
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    _check_exposure(settings)
+    log.set_up(settings.log_level, settings.log_format)
+    if settings.pull:
+        pull(settings.default_model, settings.backend)
+    catalog_of(settings).resolve("")  # without weights, stop here with the sentence that says what to do
+    listener = _listen(settings)
+    with contextlib.closing(listener):
+        port = listener.getsockname()[1]
+        log.event(
+            "whisperd starts",
+            version=__version__,
+            url=f"http://{_for_url(settings.host)}:{port}/v1",
+            backend=settings.backend,
+            model=settings.default_model,
+        )
+        if settings.default_model == "micro":
+            log.event("micro is a toy model: it understands synthetic speech only, not people")
+        _Server(settings).run(sockets=[listener])
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, except that on its way down the engine answers what it still holds before connections are cut."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = create_app(settings)
+        self._drain_s = settings.drain_s
+        super().__init__(
+            uvicorn.Config(
+                self._app,
+                # h11 bounds a request's head; httptools takes a header of any size.
+                http="h11",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                headers=[("server", f"whisperd/{__version__}")],
+                timeout_graceful_shutdown=int(settings.drain_s) + _CUT_AFTER_DRAIN_S,
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        async with anyio.create_task_group() as tasks:
+            if (service := getattr(self._app.state, "service", None)) is not None:
+                tasks.start_soon(service.engine.drain, self._drain_s)
+            await super().shutdown(sockets)
+            tasks.cancel_scope.cancel()
+
+
+def _check_exposure(settings: Settings) -> None:
+    """Refuse to listen beyond this machine without a key, unless told so in so many words."""
+    if settings.api_key is None and not settings.no_auth and not _is_loopback(settings.host):
+        raise SettingsError(
+            f"Listening on {settings.host} lets others on the network in: set WHISPERD_API_KEY to a key that they must "
+            "send, or say --no-auth to let everybody in."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family: Any = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}); is another server running there? "
+            "Choose another with --port."
+        ) from None
+
+
+def _for_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,160 @@
+"""``whisperd transcribe``: recordings into text, through the running server if there is one, else without."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+from tqdm import tqdm
+
+from app.commands.flags import add_settings, settings_of
+from app.errors import InvalidRequest, WhisperdError, error_from_code
+from app.formats import FORMATS, GRANULARITIES
+from app.languages import language_code
+from app.settings import Settings
+from app.transcriber import Transcriber
+from app.transcript import Options
+
+#: File endings of the formats that are not their own.
+_ENDINGS = {"text": "txt", "verbose_json": "json"}
+#: A server on this machine answers /health at once.
+_PROBE_S = 0.5
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="audio or video files")
+    parser.add_argument("--format", default="text", choices=list(FORMATS), help="what to write (default text)")
+    parser.add_argument(
+        "--output", "-o", metavar="PATH", help="file to write, or folder for several (default: standard output)"
+    )
+    parser.add_argument("--language", default="", help="spoken language, such as en or German (default: detected)")
+    parser.add_argument("--prompt", default="", help="names and words to expect, in a sentence")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy; up to 1 samples (default 0)")
+    parser.add_argument("--words", action="store_true", help="word times too (with verbose_json)")
+    parser.add_argument("--local", action="store_true", help="load the model here even if a server runs")
+    add_settings(parser, {"host", "port", "backend", "model", "device", "precision", "threads", "beam_size"})
+
+
+def run(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    language_code(options.language)  # a wrong one should fail before anything is loaded
+    if not 0 <= options.temperature <= 1:
+        raise InvalidRequest("The temperature is a number from 0 to 1.")
+    failed = 0
+    with contextlib.ExitStack() as stack:
+        transcribe = _through_server(settings, options) if not options.local and _server_runs(settings) else None
+        if transcribe is None:
+            transcribe = _in_process(stack.enter_context(Transcriber(settings)), options, settings.beam_size)
+        for name in options.files:
+            try:
+                _write(transcribe(Path(name)), Path(name), options)
+            except (WhisperdError, OSError) as error:
+                failed += 1
+                print(f"whisperd: {name}: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _in_process(transcriber: Transcriber, options: argparse.Namespace, beam_size: int) -> Callable[[Path], str]:
+    asked = Options(
+        language=language_code(options.language),
+        prompt=options.prompt,
+        temperature=options.temperature,
+        words=options.words,
+        beam_size=beam_size,
+    )
+
+    def transcribe(path: Path) -> str:
+        with _bar(path, unit="s") as bar:
+
+            def show(done: float, whole: float) -> None:
+                bar.total = round(whole, 1)
+                bar.update(round(done - bar.n, 1))
+
+            transcript = transcriber.transcribe(path, asked, on_progress=show)
+        return FORMATS[options.format].render(transcript, _granularities(options))
+
+    return transcribe
+
+
+def _through_server(settings: Settings, options: argparse.Namespace) -> Callable[[Path], str]:
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    fields = {
+        "model": settings.model,
+        "language": options.language,
+        "prompt": options.prompt,
+        "temperature": str(options.temperature),
+        "response_format": options.format,
+        "timestamp_granularities[]": sorted(_granularities(options)),
+    }
+
+    def transcribe(path: Path) -> str:
+        with path.open("rb") as file, _bar(path, unit="B", unit_scale=True, total=path.stat().st_size) as bar:
+            response = httpx.post(
+                f"{_url(settings)}/v1/audio/transcriptions",
+                data=fields,
+                files={"file": ("audio", _Reader(file, bar))},  # type: ignore[dict-item] # read() is all that httpx asks of it
+                headers={"Authorization": f"Bearer {key}"} if key else {},
+                timeout=None,  # noqa: S113 - long recordings take long, and the server bounds its own steps
+            )
+        if response.is_error:
+            error = response.json()["error"]
+            raise error_from_code(error["code"] or "", error["message"])
+        return response.text
+
+    return transcribe
+
+
+class _Reader:
+    """A file that moves a bar as it is read, and says when all is sent."""
+
+    def __init__(self, file: object, bar: tqdm) -> None:
+        self._file, self._bar = file, bar
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._file.read(size)  # type: ignore[attr-defined]
+        self._bar.update(len(data))
+        if not data or self._bar.n >= self._bar.total:
+            self._bar.set_description(f"{self._bar.desc.split(':')[0]} (sent, transcribing)")
+        return data
+
+
+def _server_runs(settings: Settings) -> bool:
+    """Whether a whisperd (and nothing else) answers where the settings say."""
+    try:
+        response = httpx.get(f"{_url(settings)}/health", timeout=_PROBE_S)
+    except httpx.HTTPError:
+        return False
+    return response.is_success and response.headers.get("server", "").startswith("whisperd/")
+
+
+def _url(settings: Settings) -> str:
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "localhost") else settings.host  # noqa: S104 - to ask, not to bind
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def _granularities(options: argparse.Namespace) -> frozenset[str]:
+    return GRANULARITIES if options.words else frozenset({"segment"})
+
+
+@contextlib.contextmanager
+def _bar(path: Path, **form: object) -> Iterator[tqdm]:
+    """A progress bar on a terminal, nothing elsewhere; gone once the work is done."""
+    with tqdm(desc=path.name, leave=False, disable=not sys.stderr.isatty(), **form) as bar:
+        yield bar
+
+
+def _write(text: str, source: Path, options: argparse.Namespace) -> None:
+    if options.output is None:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+        return
+    target = Path(options.output)
+    if target.is_dir() or options.output.endswith("/") or len(options.files) > 1:
+        target.mkdir(parents=True, exist_ok=True)
+        target /= f"{source.stem}.{_ENDINGS.get(options.format, options.format)}"
+    target.write_text(text, encoding="utf-8")
+    print(target, file=sys.stderr)

@@ -1,0 +1,118 @@
+"""A transcript as bytes of text: OpenAI's response formats, one function each. Pure.
+
+A new format is a function and a row in ``FORMATS``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from app.languages import language_name
+from app.transcript import Segment, Transcript
+
+#: ``timestamp_granularities[]`` that may be asked for.
+GRANULARITIES = frozenset({"segment", "word"})
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """``render`` takes the transcript and the granularities asked for (only ``verbose_json`` looks at them)."""
+
+    render: Callable[[Transcript, frozenset[str]], str]
+    media_type: str
+
+
+def to_json(transcript: Transcript, _: frozenset[str]) -> str:
+    return _dump({"text": transcript.text, "usage": _usage(transcript)})
+
+
+def to_text(transcript: Transcript, _: frozenset[str]) -> str:
+    return transcript.text + "\n"
+
+
+def to_srt(transcript: Transcript, _: frozenset[str]) -> str:
+    blocks = (
+        f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n"
+        for number, (start, end, text) in enumerate(_cues(transcript), start=1)
+    )
+    return "\n".join(blocks)
+
+
+def to_vtt(transcript: Transcript, _: frozenset[str]) -> str:
+    blocks = (
+        f"{_clock(start, '.')} --> {_clock(end, '.')}\n{_vtt_text(text)}\n" for start, end, text in _cues(transcript)
+    )
+    return "\n".join(["WEBVTT\n", *blocks])
+
+
+def to_verbose_json(transcript: Transcript, granularities: frozenset[str]) -> str:
+    """OpenAI's verbose shape; ``segments`` unless only words were asked for, ``words`` only where asked for."""
+    body: dict[str, Any] = {
+        "task": transcript.task,
+        "language": language_name(transcript.language),
+        "language_code": transcript.language,
+        "duration": transcript.duration,
+        "text": transcript.text,
+    }
+    if "word" in granularities:
+        body["words"] = [{"word": w.word, "start": w.start, "end": w.end} for w in transcript.words]
+    if "segment" in granularities or not granularities:
+        body["segments"] = [_segment(number, segment) for number, segment in enumerate(transcript.segments)]
+    body["usage"] = _usage(transcript)
+    return _dump(body)
+
+
+FORMATS: dict[str, Format] = {
+    "json": Format(to_json, "application/json"),
+    "text": Format(to_text, "text/plain; charset=utf-8"),
+    "srt": Format(to_srt, "application/x-subrip; charset=utf-8"),
+    "verbose_json": Format(to_verbose_json, "application/json"),
+    "vtt": Format(to_vtt, "text/vtt; charset=utf-8"),
+}
+
+
+def _segment(number: int, segment: Segment) -> dict[str, Any]:
+    return {
+        "id": number,
+        "seek": segment.seek,
+        "start": segment.start,
+        "end": segment.end,
+        "text": segment.text,
+        "tokens": list(segment.tokens),
+        "temperature": segment.temperature,
+        "avg_logprob": segment.avg_logprob,
+        "compression_ratio": segment.compression_ratio,
+        "no_speech_prob": segment.no_speech_prob,
+    }
+
+
+def _usage(transcript: Transcript) -> dict[str, Any]:
+    return {"type": "duration", "seconds": math.ceil(transcript.duration)}
+
+
+def _dump(body: dict[str, Any]) -> str:
+    return json.dumps(body, ensure_ascii=False, allow_nan=False)
+
+
+def _cues(transcript: Transcript) -> Iterator[tuple[float, float, str]]:
+    """(start, end, text on one line) of each segment that says anything."""
+    for segment in transcript.segments:
+        if text := " ".join(segment.text.split()):
+            yield segment.start, segment.end, text
+
+
+def _clock(seconds: float, decimal_mark: str) -> str:
+    """``HH:MM:SS,mmm``, rounded to the millisecond."""
+    total = round(seconds * 1000)
+    hours, rest = divmod(total, 3_600_000)
+    minutes, rest = divmod(rest, 60_000)
+    return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{decimal_mark}{rest % 1000:03d}"
+
+
+def _vtt_text(text: str) -> str:
+    """Cue text with the three characters that WebVTT reserves escaped (W3C WebVTT 1, section 4.2.2)."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

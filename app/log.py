@@ -1,0 +1,65 @@
+"""Logging of the HTTP process and, set up again, of each child: one line an event, ``key=value`` or JSON.
+
+What a line may hold: names, sizes, times, codes. Never audio, text, prompts, keys or the names of files.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+logger = logging.getLogger("whisperd")
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {key}={_plain(value)}" for key, value in _fields(record).items())
+        line = f"{_time(record)} {record.levelname.lower():7} {_plain(record.getMessage())}{fields}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def set_up(level: str, style: str = "text") -> None:
+    """Send every logger of this process to standard error at ``level``; ``style`` is ``text`` or ``json``."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if style == "json" else _Text())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for noisy in ("httpx", "httpcore", "huggingface_hub", "python_multipart", "asyncio"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def event(message: str, level: int = logging.INFO, **fields: Any) -> None:
+    """Log ``message`` with ``fields``."""
+    logger.log(level, message, extra={"fields": fields})
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    fields: dict[str, Any] = getattr(record, "fields", {})
+    return {key: round(value, 3) if isinstance(value, float) else value for key, value in fields.items()}
+
+
+def _plain(value: Any) -> str:
+    """A value on one line, with control characters escaped and quoted where it holds spaces."""
+    text = str(value)
+    if not text.isprintable():
+        text = text.encode("unicode_escape").decode()
+    return text
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,59 @@
+"""What Prometheus sees. Collectors are filled from the outside of the loops: the engine reports what happened.
+
+One ``Metrics`` per engine with a registry of its own, so that two engines in one process (tests) do not mix.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+#: From a dictation's step on a GPU to an hour's decode.
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1200)
+#: Real-time factor: seconds of inference a second of audio; under 1 is faster than the recording.
+_FACTORS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class Metrics:
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.queue_jobs = Gauge("whisperd_queue_jobs", "Jobs accepted and not yet answered", registry=registry)
+        self.queue_wait = Histogram(
+            "whisperd_queue_wait_seconds",
+            "From a job's first window to its first step",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.decode_seconds = Histogram(
+            "whisperd_decode_seconds", "Decoder's time for a job", buckets=_SECONDS, registry=registry
+        )
+        self.inference_seconds = Histogram(
+            "whisperd_inference_seconds", "Device time of a job", buckets=_SECONDS, registry=registry
+        )
+        self.step_seconds = Histogram(
+            "whisperd_step_seconds", "Device time of a step", buckets=_SECONDS, registry=registry
+        )
+        self.steps = Counter("whisperd_step_windows", "Windows given to the device", registry=registry)
+        self.audio_seconds = Counter("whisperd_audio_seconds", "Audio transcribed", registry=registry)
+        self.real_time_factor = Histogram(
+            "whisperd_real_time_factor", "Device seconds a second of audio, by job", buckets=_FACTORS, registry=registry
+        )
+        self.jobs = Counter(
+            "whisperd_jobs",
+            "Jobs ended, by outcome (ok, cancelled, or an error's code)",
+            ["outcome"],
+            registry=registry,
+        )
+        self.model_load_seconds = Gauge(
+            "whisperd_model_load_seconds", "Last load of the model, warm-up included", registry=registry
+        )
+        self.worker_restarts = Counter(
+            "whisperd_worker_restarts", "Workers that died or were killed", ["role"], registry=registry
+        )
+        self.worker_memory = Gauge(
+            "whisperd_worker_memory_bytes", "Resident memory of a child", ["role"], registry=registry
+        )
+        self.ready = Gauge("whisperd_ready", "1 while the default model is warm", registry=registry)
+
+    def render(self) -> bytes:
+        """The exposition text, UTF-8."""
+        return generate_latest(self.registry)

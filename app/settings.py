@@ -1,0 +1,120 @@
+"""One frozen Settings: the only reader of the environment and of the configuration file.
+
+Precedence: flags, then ``WHISPERD_*`` variables, then the TOML file, then the defaults. A bad value stops the start
+with a sentence (``load_settings`` raises ``SettingsError``).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from app.backends import BACKENDS, default_backend
+
+#: WHIS on a phone's keys.
+DEFAULT_PORT = 9447
+
+
+class SettingsError(Exception):
+    """A sentence about the setting that cannot be used."""
+
+
+def config_file() -> Path:
+    """Where the configuration file is looked for: ``WHISPERD_CONFIG``, else the user's configuration folder."""
+    named = os.environ.get("WHISPERD_CONFIG")
+    return Path(named) if named else platformdirs.user_config_path("whisperd", appauthor=False) / "config.toml"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Each description is also the flag's help; the API key has no flag on purpose."""
+
+    model_config = SettingsConfigDict(env_prefix="WHISPERD_", frozen=True, extra="forbid", env_ignore_empty=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(DEFAULT_PORT, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    backend: str = Field(
+        default_factory=default_backend, description=f"library that runs the model: {', '.join(BACKENDS)}"
+    )
+    model: str = Field("", description="model to keep warm: a name of `whisperd models list`, a hub id or a folder")
+    device: str = Field("auto", description="device to run on: auto, cpu or cuda (MLX always takes the Metal GPU)")
+    precision: str = Field(
+        "default", description="number format of the weights, in the backend's own words (int8, float16)"
+    )
+    threads: int = Field(0, ge=0, description="CPU threads for the model; 0 lets the library choose")
+    beam_size: int = Field(1, ge=1, le=10, description="beams of the search; 1 is greedy (MLX has no other)")
+    api_key: SecretStr | None = Field(None, description="key that clients must send; set WHISPERD_API_KEY")
+    no_auth: bool = Field(False, description="listen beyond this machine without a key")
+    max_upload_mb: int = Field(1024, ge=1, description="largest upload in MiB")
+    max_audio_s: int = Field(4 * 3600, ge=1, description="longest recording in seconds")
+    queue_jobs: int = Field(64, ge=1, description="requests held at once; more are answered 429")
+    max_batch: int = Field(8, ge=1, le=64, description="most windows of a recording in one pass")
+    load_timeout_s: float = Field(600, gt=0, description="seconds that loading the model may take")
+    step_timeout_s: float = Field(300, gt=0, description="seconds that one pass may take before its worker is replaced")
+    drain_s: float = Field(5, ge=0, description="seconds that running requests get at shutdown")
+    pull: bool = Field(False, description="download the model first if it is not on this machine")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    log_format: Literal["text", "json"] = Field("text", description="text or json")
+    cache_dir: Path = Field(
+        default_factory=lambda: platformdirs.user_cache_path("whisperd", appauthor=False),
+        description="folder for converted models",
+    )
+    state_dir: Path = Field(
+        default_factory=lambda: platformdirs.user_state_path("whisperd", appauthor=False),
+        description="folder for uploads in work",
+    )
+    models: dict[str, Path] = Field(
+        default_factory=dict, description="own models: name -> folder (configuration file only)"
+    )
+
+    @field_validator("backend")
+    @classmethod
+    def _known_backend(cls, value: str) -> str:
+        if value not in BACKENDS:
+            raise ValueError(f"there is no backend {value!r}; choose one of {', '.join(BACKENDS)}")
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _usable_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 8:
+            raise ValueError("a key shorter than 8 characters is no protection")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
+
+    @property
+    def default_model(self) -> str:
+        """The model of requests that name none: ``model``, else the backend's own default."""
+        return self.model or ("large-v3-turbo" if self.backend == "mlx-whisper" else "base")
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings from flags (None means not given), environment and file. Raises ``SettingsError`` with a sentence."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError(" ".join(_sentence(dict(problem)) for problem in error.errors())) from None
+    except ValueError as error:  # a configuration file that is no TOML, an environment value that is no JSON
+        raise SettingsError(f"The configuration cannot be read: {error}.") from None
+
+
+def _sentence(problem: dict[str, Any]) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"There is no setting {name!r} (in {config_file()})."
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"The setting {name!r} cannot be used: {message}."

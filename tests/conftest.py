@@ -1,0 +1,140 @@
+"""What all tests share: the clips, and a real server over a real socket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import jiwer
+import psutil
+import pytest
+
+AUDIO = Path(__file__).parent / "data" / "audio"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording of the test set and what is said in it."""
+
+    path: Path
+    language: str
+    duration: float
+    text: str
+
+
+def clips(prefix: str = "") -> list[Clip]:
+    """The test set's clips whose file names start with ``prefix``."""
+    rows = json.loads((AUDIO / "manifest.json").read_text())
+    return [
+        Clip(AUDIO / row["file"], row["language"], row["duration"], row["text"])
+        for row in rows
+        if row["file"].startswith(prefix)
+    ]
+
+
+def _plain(text: str) -> str:
+    kept = (c if c.isalnum() or c in "' " else " " for c in text.lower().replace("-", " "))
+    return " ".join("".join(kept).split()) or "(nothing)"
+
+
+def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
+    """Word errors a reference word over all pairs, case and punctuation aside."""
+    return jiwer.wer([_plain(text) for text in references], [_plain(text) for text in hypotheses])
+
+
+@dataclass
+class Server:
+    """A running whisperd. ``log`` is where its standard error goes."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def children(self, module: str) -> list[psutil.Process]:
+        """The server's children that run ``module``, such as ``app.worker.child``."""
+        return [
+            child for child in psutil.Process(self.pid).children() if any(module in word for word in _command_of(child))
+        ]
+
+    def wait_until_ready(self, seconds: float = 120) -> None:
+        wait_for(lambda: httpx.get(f"{self.url}/ready").is_success, seconds, self.log)
+
+    def transcribe(self, path: Path, *, timeout: float = 300, **fields: str | list[str]) -> httpx.Response:
+        with path.open("rb") as file:
+            return httpx.post(f"{self.url}/v1/audio/transcriptions", files={"file": file}, data=fields, timeout=timeout)
+
+    def stop(self) -> int:
+        """Ask it to end; returns its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+def _command_of(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()
+    return []
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, log: Path | None = None) -> None:
+    """Poll ``condition`` until it holds; fails the test with the server's log after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if condition():
+                return
+        time.sleep(0.02)
+    pytest.fail(f"not within {seconds} s; the server said:\n{log.read_text() if log else ''}")
+
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """Start a server with flags given as keywords (``model="micro"``); environment in ``env``. All end with the session."""
+    running: list[Server] = []
+    cache = tmp_path_factory.mktemp("cache")
+
+    def start(*, ready: bool = True, env: dict[str, str] | None = None, **flags: object) -> Server:
+        folder = tmp_path_factory.mktemp("server")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        given = {"port": port, "cache_dir": cache, "state_dir": folder / "state", **flags}
+        words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("WHISPERD_")}
+        environment |= {"WHISPERD_CONFIG": str(folder / "none.toml"), **(env or {})}
+        log = folder / "log"
+        with log.open("wb") as stderr:
+            process = subprocess.Popen([sys.executable, "-m", "app", "serve", *words], stderr=stderr, env=environment)
+        server = Server(f"http://127.0.0.1:{port}", process, log)
+        running.append(server)
+        wait_for(lambda: httpx.get(f"{server.url}/health").is_success, 60, log)
+        if ready:
+            server.wait_until_ready()
+        return server
+
+    yield start
+    for server in running:
+        server.process.kill()
+        server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(start_server: StartServer) -> Server:
+    """faster-whisper with the bundled micro, shared by all tests that do it no harm."""
+    return start_server(backend="faster-whisper", model="micro")

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from app.errors import ERRORS, QueueFull, WhisperdError, error_from_code
+
+
+def test_every_code_is_its_own_class() -> None:
+    classes: set[type[WhisperdError]] = set()
+
+    def walk(root: type[WhisperdError]) -> None:
+        classes.add(root)
+        for child in root.__subclasses__():
+            walk(child)
+
+    walk(WhisperdError)
+    assert set(ERRORS.values()) == classes
+
+
+def test_an_error_crosses_a_process_as_code_and_message() -> None:
+    error = error_from_code("queue_full", "full")
+    assert type(error) is QueueFull
+    assert (error.message, error.status, str(error)) == ("full", 429, "full")
+
+
+def test_an_unknown_code_is_a_server_error() -> None:
+    assert error_from_code("from_the_future", "?").status == 500
+
+
+def test_statuses_that_sdks_retry_by_mistake_are_not_used() -> None:
+    assert not {409, 415, 422, 408} & {error.status for error in ERRORS.values()}
