@@ -1,0 +1,194 @@
+"""A backend without a library: it does what its script says. The double that tests of faults, timing and races run on.
+
+``load``'s ``model_path`` is the script: a JSON object, as text or in a file (``{}`` or any other path: all defaults).
+
+=====================  =================================================================================================
+``text``               text of each segment; ``{start}`` is the window's start in ms, ``{pid}`` the process
+                       (default ``" w{start}"``)
+``language``           what detection finds (default ``"en"``)
+``seconds_per_step``   how long a step takes
+``seconds_per_audio``  seconds that a second of audio takes besides
+``load``, ``warm_up``  a fault (below) at that moment; ``load_seconds``, ``warm_up_seconds`` make either slow
+``on_step``            ``{"3": fault}``: faults at the third step of this process's life
+``on_window``          ``{"48000": fault}``: faults when the window that starts there (samples) is in the step
+``once``               a path: faults happen only while no file is there, and make it
+``log``                a path: each step adds a JSON line when it begins and one when it ends
+``max_audio``          windows longer than this (samples) are heard only so far: the rest comes back
+=====================  =================================================================================================
+
+A fault is ``raise`` (a library's exception), ``memory``, ``nan``, ``hang`` (asleep), ``spin`` (busy in Python),
+``exit``, ``kill``, ``abort``, ``stop`` (SIGSTOP), ``retry`` (the windows come back with ``retry``) or ``unavailable``
+(``load`` only).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.backends import rules
+from app.backends.base import Backend, LoadOptions, ModelInfo, StepResult, WindowResult
+from app.backends.rules import Attempt, Piece, TimedPiece, TimedWord
+from app.errors import BackendUnavailable, InferenceFailed, WhisperdError
+from app.transcript import SAMPLE_RATE, Options, Segment, Window
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: Longer than any test waits: a hang ends when somebody kills it.
+FOR_EVER = 3600.0
+
+
+class Fake(Backend):
+    def __init__(self) -> None:
+        self._script: dict[str, Any] = {}
+        self._steps = 0
+
+    def load(self, model_path: str, options: LoadOptions) -> ModelInfo:
+        self._script = _read_script(model_path)
+        time.sleep(float(self._script.get("load_seconds", 0)))
+        self._fault(self._script.get("load"))
+        return ModelInfo(
+            "cpu" if options.device == "auto" else options.device,
+            "none" if options.precision == "default" else options.precision,
+            multilingual=True,
+        )
+
+    def warm_up(self) -> None:
+        time.sleep(float(self._script.get("warm_up_seconds", 0)))
+        self._fault(self._script.get("warm_up"))
+
+    def transcribe(self, pcm: NDArray[np.int16], windows: Sequence[Window], options: Options) -> StepResult:
+        self._steps += 1
+        self._note("begin", windows)
+        try:
+            return self._step(pcm, windows, options)
+        except (WhisperdError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - as the real ones do
+            raise InferenceFailed(f"fake failed with {type(error).__name__}.") from None
+        finally:
+            self._note("end", windows)
+
+    def _step(self, pcm: NDArray[np.int16], windows: Sequence[Window], options: Options) -> StepResult:
+        if any(window.end > len(pcm) for window in windows):
+            raise InferenceFailed("The recording is shorter than the window asked for.")
+        audio = sum(window.end - window.start for window in windows) / SAMPLE_RATE
+        time.sleep(
+            float(self._script.get("seconds_per_step", 0)) + audio * float(self._script.get("seconds_per_audio", 0))
+        )
+        fault = self._fault_of(windows)
+        if fault == "retry" and not any(window.retry for window in windows):
+            results = [WindowResult(window, again=(replace(window, retry=True),)) for window in windows]
+        else:
+            self._fault(fault)
+            results = [self._result(window, options, broken=fault == "nan") for window in windows]
+        return StepResult(
+            windows=tuple(results),
+            language=options.language or str(self._script.get("language", "en")),
+            prompt_tokens=len(options.prompt.split()) + len(windows),
+            decoded_tokens=sum(len(segment.tokens) for result in results for segment in result.segments),
+        )
+
+    def _result(self, window: Window, options: Options, broken: bool) -> WindowResult:
+        """One segment over the window, or over its first ``max_audio`` samples with the rest to come back."""
+        figure = float("nan") if broken else -0.1
+        text = str(self._script.get("text", " w{start}"))
+        text = text.replace("{start}", str(window.start * 1000 // SAMPLE_RATE)).replace("{pid}", str(os.getpid()))
+        decoded = rules.climb(
+            lambda temperature: Attempt((1,), text.strip(), figure, 0.0, temperature), options.temperatures[:1]
+        )
+        length = window.end - window.start
+        heard = min(length, int(self._script.get("max_audio", length)))
+        rest = rules.remainder(window, heard) if heard < length else None
+        piece = Piece(0, heard if rest else length, decoded.tokens)
+        timed = _spread(piece, text) if options.words else None
+        segments: tuple[Segment, ...] = ()
+        if text.strip():
+            segments = (rules.make_segment(window, decoded, piece, text, timed),)
+        return WindowResult(window, segments, (rest,) if rest else ())
+
+    def _fault_of(self, windows: Sequence[Window]) -> str | None:
+        """The fault that the script has for this step, unless it happened before (``once``)."""
+        by_window = self._script.get("on_window", {})
+        named = [self._script.get("on_step", {}).get(str(self._steps))]
+        named += [by_window.get(str(window.start)) for window in windows]
+        fault = next((str(name) for name in named if name), None)
+        once = self._script.get("once")
+        if fault is None or once is None:
+            return fault
+        try:
+            Path(once).touch(exist_ok=False)
+        except FileExistsError:
+            return None
+        return fault
+
+    def _fault(self, name: str | None) -> None:
+        if name is not None and name not in {"nan", "retry"}:
+            FAULTS[name]()
+
+    def _note(self, event: str, windows: Sequence[Window]) -> None:
+        if "log" in self._script:
+            line = {
+                "event": event,
+                "pid": os.getpid(),
+                "step": self._steps,
+                "time": time.monotonic(),
+                "windows": [[window.start, window.end] for window in windows],
+            }
+            with Path(self._script["log"]).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _spin() -> None:
+    end = time.monotonic() + FOR_EVER
+    while time.monotonic() < end:
+        pass
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "raise": lambda: _raise(RuntimeError("a library's own words, which may quote the user's")),
+    "memory": lambda: _raise(MemoryError()),
+    "hang": lambda: time.sleep(FOR_EVER),
+    "spin": _spin,
+    "exit": lambda: os._exit(3),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "abort": os.abort,
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "unavailable": lambda: _raise(BackendUnavailable("The script says that this model cannot be loaded.")),
+}
+
+
+def _read_script(model_path: str) -> dict[str, Any]:
+    """The script in ``model_path``; BackendUnavailable where it looks like one and is not."""
+    try:
+        text = model_path
+        if not model_path.lstrip().startswith("{"):
+            path = Path(model_path)
+            text = path.read_text(encoding="utf-8") if path.is_file() else "{}"
+        script = json.loads(text)
+    except (OSError, ValueError):
+        raise BackendUnavailable("The fake backend's script is not JSON.") from None
+    if not isinstance(script, dict):
+        raise BackendUnavailable("The fake backend's script is not a JSON object.")
+    return script
+
+
+def _spread(piece: Piece, text: str) -> TimedPiece:
+    """The piece's words, spread evenly."""
+    start, end = piece.start / SAMPLE_RATE, piece.end / SAMPLE_RATE
+    spoken = text.split()
+    each = (end - start) / max(1, len(spoken))
+    words = tuple(TimedWord(word, start + i * each, start + (i + 1) * each, 1.0) for i, word in enumerate(spoken))
+    return TimedPiece(start, end, words)
