@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.audio.windows import FRAME, MIN_SILENCE, WindowCutter
+from app.transcript import MAX_WINDOW, SAMPLE_RATE, Window
+
+SECOND = SAMPLE_RATE / FRAME
+
+
+def cut(probabilities, energies=None, sizes=(), short=0):
+    """All windows of the figures, fed in pieces of ``sizes`` and then the rest; ``short`` samples lack at the end."""
+    energies = [1.0] * len(probabilities) if energies is None else energies
+    cutter, windows, begin = WindowCutter(), [], 0
+    for size in (*sizes, len(probabilities)):
+        windows += cutter.feed(probabilities[begin : begin + size], energies[begin : begin + size])
+        begin += size
+    return windows + cutter.finish(max(0, len(probabilities) * FRAME - short))
+
+
+def talk(*seconds):
+    """Probabilities of silence, speech, silence, speech, … of these lengths."""
+    values = itertools.cycle((0.01, 0.99))
+    return [value for length, value in zip(seconds, values, strict=False) for _ in range(round(length * SECOND))]
+
+
+def times(windows):
+    return [(round(w.start / SAMPLE_RATE, 1), round(w.end / SAMPLE_RATE, 1)) for w in windows]
+
+
+runs = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.3, 0.4, 0.49, 0.5, 0.6, 0.99]), st.integers(1, 9) | st.integers(10, 1500)),
+    max_size=40,
+)
+
+
+def frames_of(drawn):
+    return [probability for probability, length in drawn for _ in range(length)]
+
+
+@given(runs, st.integers(0, FRAME - 1), st.randoms(use_true_random=False))
+def test_windows_are_in_order_disjoint_short_and_inside_the_recording(drawn, short, random) -> None:
+    probabilities = frames_of(drawn)
+    windows = cut(probabilities, [random.random() for _ in probabilities], short=short)
+    end = 0
+    for window in windows:
+        assert end <= window.start < window.end <= len(probabilities) * FRAME - short
+        assert window.end - window.start <= MAX_WINDOW
+        assert window.encoded == MAX_WINDOW
+        assert not window.retry
+        end = window.start
+        for span_start, span_end in window.speech:
+            assert end <= span_start < span_end <= window.end
+            end = span_end
+        assert window.speech
+        end = window.end
+
+
+@given(runs)
+def test_every_stretch_of_speech_is_in_some_windows_speech(drawn) -> None:
+    probabilities = frames_of(drawn)
+    covered = [False] * len(probabilities)
+    for window in cut(probabilities):
+        for start, end in window.speech:
+            covered[start // FRAME : end // FRAME] = [True] * (end // FRAME - start // FRAME)
+    sure, run = 0, 0
+    for i, probability in enumerate(probabilities):
+        run = run + 1 if probability >= 0.5 else 0
+        if run >= 3:
+            sure += 1
+            assert all(covered[i - 2 : i + 1])
+        elif probability >= 0.75:
+            assert covered[i]
+
+
+@given(runs, st.lists(st.integers(0, 700), max_size=30), st.randoms(use_true_random=False))
+def test_how_the_figures_are_divided_makes_no_difference(drawn, sizes, random) -> None:
+    probabilities = frames_of(drawn)
+    energies = [random.random() for _ in probabilities]
+    assert cut(probabilities, energies, sizes) == cut(probabilities, energies)
+
+
+@given(runs, runs)
+def test_what_was_given_out_is_never_changed_by_later_sound(drawn, more) -> None:
+    begin, end = frames_of(drawn), frames_of(more)
+    cutter = WindowCutter()
+    early = cutter.feed(begin, [1.0] * len(begin))
+    assert cut(begin + end)[: len(early)] == early
+
+
+def test_silence_has_no_windows() -> None:
+    assert cut([]) == cut([0.0] * 5000) == cut([0.49] * 5000) == []
+
+
+def test_a_short_clip_is_one_window_padded_within_its_ends() -> None:
+    assert times(cut(talk(0.1, 2.0, 1.0))) == [(0.0, 2.3)]
+    assert times(cut(talk(1.0, 2.0), short=100)) == [(0.7, 3.0)]
+
+
+def test_a_gap_under_160_ms_is_part_of_the_speech() -> None:
+    short, long = [0.0] * (MIN_SILENCE - 1), [0.0] * MIN_SILENCE
+    assert len(cut([0.9] * 10 + short + [0.9] * 10)[0].speech) == 1
+    assert len(cut([0.9] * 10 + long + [0.9] * 10)[0].speech) == 2
+
+
+def test_a_click_is_dropped_and_a_short_word_is_kept() -> None:
+    assert cut([0.0] * 20 + [0.6] * 2 + [0.0] * 20) == []
+    assert len(cut([0.0] * 20 + [0.8] * 1 + [0.0] * 20)) == 1
+    assert len(cut([0.0] * 20 + [0.6] * 4 + [0.0] * 20)) == 1
+
+
+def test_sentences_fill_a_window_and_the_cut_is_at_the_longest_late_pause() -> None:
+    # Pauses of 0.4 s, but for one of 1 s from 24.2 s on.
+    windows = cut(talk(0.4, 3.8, 0.4, 3.8, 0.4, 3.8, 0.4, 3.8, 0.4, 3.3, 0.4, 3.3, 1.0, 3.0, 0.4, 3.0, 0.4, 3.0))
+    assert times(windows) == [(0.1, 24.4), (24.9, 34.9)]
+
+
+def test_where_no_pause_is_late_the_cut_is_before_the_span_that_does_not_fit() -> None:
+    assert times(cut(talk(0, 5, 2, 26))) == [(0.0, 5.2), (6.7, 33.0)]
+
+
+def test_a_pause_of_three_seconds_ends_a_window_that_holds_enough() -> None:
+    assert times(cut(talk(0, 7, 3.2, 7, 1))) == [(0.0, 7.3), (10.0, 17.5)]
+    assert times(cut(talk(0, 4, 3.2, 4, 1))) == [(0.0, 11.5)]
+
+
+def test_a_pause_of_eight_seconds_ends_any_window() -> None:
+    assert times(cut(talk(0, 1, 8.2, 1, 1))) == [(0.0, 1.2), (8.9, 10.4)]
+
+
+def test_a_window_is_given_out_while_the_pause_behind_it_lasts() -> None:
+    cutter = WindowCutter()
+    figures = talk(1, 7, 3.1)
+    assert [type(w) for w in cutter.feed(figures, [1.0] * len(figures))] == [Window]
+
+
+def test_the_first_window_of_endless_speech_comes_before_31_seconds_are_heard() -> None:
+    cutter = WindowCutter()
+    figures = talk(0, 31)
+    assert len(cutter.feed(figures, [1.0] * len(figures))) == 1
+
+
+def test_endless_speech_is_cut_at_its_quietest_late_point() -> None:
+    figures = talk(1, 50)
+    energies = [1.0] * len(figures)
+    for second in (5, 24, 28):
+        energies[round(second * SECOND) - 1 : round(second * SECOND) + 2] = [0.01] * 3
+    energies[round(24 * SECOND)] = 0.001
+    windows = cut(figures, energies)
+    assert windows[0].end == windows[1].start == windows[0].speech[-1][1] == windows[1].speech[0][0]
+    assert times(windows)[0] == (0.7, 24.0)
+
+
+def test_padding_is_shared_where_windows_are_near() -> None:
+    windows = cut(talk(0, 14, 0.3, 14, 0.3, 14))
+    assert windows[0].end == windows[1].start
+    assert windows[0].speech[-1][1] < windows[0].end < windows[1].speech[0][0]
