@@ -20,6 +20,9 @@ fail() {
 
 prepare() {
   local profile=$1 installed='' version='' digest='' where='' wanted
+  if [ -n "${PYTHON:-}" ] && ! new_enough "$PYTHON"; then
+    fail "PYTHON=$PYTHON is no Python 3.11 or newer."
+  fi
   if [ -f "$STAMP" ]; then
     read -r installed version digest where <"$STAMP" || true
   fi
@@ -52,7 +55,7 @@ made_elsewhere() {
 
 # Whether $PYTHON asks for another version than the environment has.
 other_python() {
-  [ -n "${PYTHON:-}" ] && [ -n "$1" ] && new_enough "$PYTHON" &&
+  [ -n "${PYTHON:-}" ] && [ -n "$1" ] &&
     [ "$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" != "$1" ]
 }
 
@@ -92,7 +95,6 @@ make_venv() {
 find_python() {
   local candidate fallback=''
   if [ -n "${PYTHON:-}" ]; then
-    new_enough "$PYTHON" || fail "PYTHON=$PYTHON is no Python 3.11 or newer."
     printf '%s' "$PYTHON"
     return
   fi
