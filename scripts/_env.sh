@@ -32,7 +32,7 @@ prepare() {
   fi
   # What scripts/test brought in serves scripts/demo as well, and stays when it is installed again.
   if [ "$installed" = test ]; then
-    profile=test
+    profile='test'
   fi
   wanted=$(fingerprint "$profile")
   if [ "$installed $version $digest $where" != "$wanted" ]; then
