@@ -2,8 +2,8 @@
 
 Started as ``python -m app.worker.decoder FD``; the paths it is sent must be absolute.
 The process is made to be lost: it holds at most one file, and whoever started it may kill it at any moment. Its working
-directory is a folder that is already gone, because libav resolves names in hostile files against that, and what it writes
-only its user can read.
+directory is a folder that is already gone, because libav resolves names in hostile files against that, and what it
+writes only its user can read.
 """
 
 from __future__ import annotations
