@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,7 +33,7 @@ def times(windows):
 
 
 runs = st.lists(
-    st.tuples(st.sampled_from([0.0, 0.3, 0.4, 0.49, 0.5, 0.6, 0.99]), st.integers(1, 9) | st.integers(10, 1500)),
+    st.tuples(st.sampled_from([0.0, 0.15, 0.25, 0.34, 0.35, 0.6, 0.99]), st.integers(1, 9) | st.integers(10, 1500)),
     max_size=40,
 )
 
@@ -68,7 +69,7 @@ def test_every_stretch_of_speech_is_in_some_windows_speech(drawn) -> None:
             covered[start // FRAME : end // FRAME] = [True] * (end // FRAME - start // FRAME)
     sure, run = 0, 0
     for i, probability in enumerate(probabilities):
-        run = run + 1 if probability >= 0.5 else 0
+        run = run + 1 if probability >= 0.35 else 0
         if run >= 3:
             sure += 1
             assert all(covered[i - 2 : i + 1])
@@ -92,7 +93,7 @@ def test_what_was_given_out_is_never_changed_by_later_sound(drawn, more) -> None
 
 
 def test_silence_has_no_windows() -> None:
-    assert cut([]) == cut([0.0] * 5000) == cut([0.49] * 5000) == []
+    assert cut([]) == cut([0.0] * 5000) == cut([0.34] * 5000) == []
 
 
 def test_a_short_clip_is_one_window_padded_within_its_ends() -> None:
@@ -141,6 +142,26 @@ def test_the_first_window_of_endless_speech_comes_before_31_seconds_are_heard() 
     cutter = WindowCutter()
     figures = talk(0, 31)
     assert len(cutter.feed(figures, [1.0] * len(figures))) == 1
+
+
+@pytest.mark.parametrize("frames", range(905, 960))
+def test_no_length_of_speech_makes_a_window_too_long(frames) -> None:
+    falling = [1 / (i + 1) for i in range(2_000)]
+    for figures in (
+        [0.9] * frames,
+        [0.0] * 30 + [0.9] * frames + [0.0] * 300 + [0.9] * 50,
+        talk(0, 3, 0.4) + [0.9] * frames,
+    ):
+        windows = cut(figures, falling[: len(figures)])
+        assert max(window.end - window.start for window in windows) <= MAX_WINDOW
+        assert sum(end - start for w in windows for start, end in w.speech) == FRAME * sum(p > 0.5 for p in figures)
+
+
+def test_a_faint_word_behind_a_louder_speaker_is_not_lost() -> None:
+    # What Silero says of "ask" in a recording of 1961 that follows one of today.
+    ask = [0.03, 0.17, 0.45, 0.42, 0.49, 0.46, 0.38, 0.26, 0.31, 0.22, 0.2, 0.26, 0.37, 0.42, 0.42, 0.28, 0.24, 0.19]
+    (window,) = cut([0.03] * 30 + ask + [0.03] * 30)
+    assert window.speech == ((32 * FRAME, 47 * FRAME),)
 
 
 def test_endless_speech_is_cut_at_its_quietest_late_point() -> None:
