@@ -7,6 +7,7 @@ with a sentence (``load_settings`` raises ``SettingsError``).
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,14 @@ def config_file() -> Path:
     """Where the configuration file is looked for: ``WHISPERD_CONFIG``, else the user's configuration folder."""
     named = os.environ.get("WHISPERD_CONFIG")
     return Path(named) if named else platformdirs.user_config_path("whisperd", appauthor=False) / "config.toml"
+
+
+def hub_cache(environ: Mapping[str, str]) -> Path:
+    """Where huggingface_hub keeps downloads, by its own rules (``HF_HUB_CACHE``, ``HF_HOME``, XDG)."""
+    for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "hub"), ("XDG_CACHE_HOME", "huggingface/hub")):
+        if environ.get(name):
+            return Path(environ[name]).expanduser() / below
+    return Path("~/.cache/huggingface/hub").expanduser()
 
 
 class Settings(BaseSettings):
@@ -62,6 +71,10 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(
         default_factory=lambda: platformdirs.user_cache_path("whisperd", appauthor=False),
         description="folder for converted models",
+    )
+    hub_dir: Path = Field(
+        default_factory=lambda: hub_cache(os.environ),
+        description="folder of downloaded models, shared with other programs",
     )
     state_dir: Path = Field(
         default_factory=lambda: platformdirs.user_state_path("whisperd", appauthor=False),

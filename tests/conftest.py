@@ -10,10 +10,12 @@ import socket
 import subprocess
 import sys
 import time
+import wave
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import httpx
 import jiwer
 import psutil
@@ -40,6 +42,39 @@ def clips(prefix: str = "") -> list[Clip]:
         for row in rows
         if row["file"].startswith(prefix)
     ]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Clips joined to a long recording and what is said in it."""
+
+    path: Path
+    duration: float
+    text: str
+
+
+def join_clips(parts: list[Clip], path: Path, gap_s: float = 0.5) -> Recording:
+    """Write the clips one after the other, with silence between them, to the WAV file ``path`` (16 kHz mono s16)."""
+    gap = bytes(2 * int(gap_s * 16_000))
+    pcm = gap.join(_pcm(part.path) for part in parts)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(pcm)
+    return Recording(path, len(pcm) / 32_000, " ".join(part.text for part in parts))
+
+
+def _pcm(path: Path) -> bytes:
+    """A 16 kHz mono clip's samples as s16."""
+    with av.open(str(path)) as container:
+        return b"".join(frame.to_ndarray().astype("<i2").tobytes() for frame in container.decode(audio=0))
+
+
+@pytest.fixture(scope="session")
+def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    """30 English sentences, about two minutes: several windows."""
+    return join_clips(clips("en")[:30], tmp_path_factory.mktemp("long") / "long.wav")
 
 
 def _plain(text: str) -> str:
@@ -105,7 +140,7 @@ StartServer = Callable[..., Server]
 
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
-    """Start a server with flags given as keywords (``model="micro"``); environment in ``env``. All end with the session."""
+    """Start a server with flags as keywords (``model="micro"``) and environment in ``env``; all end with the session."""
     running: list[Server] = []
     cache = tmp_path_factory.mktemp("cache")
 

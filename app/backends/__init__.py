@@ -26,7 +26,10 @@ class BackendInfo:
 
 BACKENDS: dict[str, BackendInfo] = {
     "faster-whisper": BackendInfo(
-        "app.backends.faster_whisper:FasterWhisper", "faster_whisper", "pip install 'whisperd[faster-whisper]'", "ctranslate2"
+        "app.backends.faster_whisper:FasterWhisper",
+        "faster_whisper",
+        "pip install 'whisperd[faster-whisper]'",
+        "ctranslate2",
     ),
     "mlx-whisper": BackendInfo(
         "app.backends.mlx_whisper:MlxWhisper",

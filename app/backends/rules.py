@@ -33,9 +33,10 @@ MAX_INITIAL_TIMESTAMP = 50
 SAMPLES_PER_TIMESTAMP = SAMPLE_RATE // 50
 #: A frame of the log-mel spectrogram is 10 ms.
 SAMPLES_PER_FRAME = SAMPLE_RATE // 100
-#: Speech behind the last timestamp that is worth another pass: Whisper sets its last timestamp up to half a
-#: second early, and a shorter rest invites invented words.
-MIN_REMAINDER = SAMPLE_RATE * 6 // 10
+#: Whisper sets its last timestamp up to half a second early: speech this close behind it has been heard.
+EARLY = SAMPLE_RATE // 2
+#: Speech behind that which is worth another pass: a lone word. A shorter rest is a breath, and invites invented words.
+MIN_REMAINDER = SAMPLE_RATE // 4
 #: A pass must get this far for its remainder to be tried, or a window could be cut for ever.
 MIN_PROGRESS = SAMPLE_RATE // 5
 #: A remainder begins this much before its first speech, where it skips a pause.
@@ -111,7 +112,7 @@ def is_silence(decoded: Attempt) -> bool:
 
 
 def needs_fallback(decoded: Attempt) -> bool:
-    """Whether the text must not be used while a warmer temperature is left; so it is where its figures are no numbers."""
+    """Whether the text must not be used while a warmer temperature is left. Figures must be numbers, too."""
     if not decoded.finite or decoded.compression_ratio > COMPRESSION_RATIO_LIMIT:
         return True
     return decoded.avg_logprob < LOGPROB_LIMIT and not is_silence(decoded)
@@ -185,9 +186,11 @@ def remainder(window: Window, heard: int) -> Window | None:
     if heard < MIN_PROGRESS:
         return None
     position = window.start + heard
-    speech = tuple((max(start, position), end) for start, end in window.speech if end > position)
-    if sum(end - start for start, end in speech) < MIN_REMAINDER:
+    unheard = sum(max(0, end - max(start, position + EARLY)) for start, end in window.speech)
+    if unheard < MIN_REMAINDER:
         return None
+    # What is left of a span that was heard is its last sound; it would keep the pause behind it in the window.
+    speech = tuple((max(start, position), end) for start, end in window.speech if end > position + EARLY)
     start = max(position, speech[0][0] - REMAINDER_LEAD)
     padding = max(REMAINDER_PADDING, window.encoded - (window.end - window.start))
     encoded = min(window.encoded, window.end - start + padding, MAX_WINDOW)

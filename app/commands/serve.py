@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
+import signal
 import socket
+import sys
 from typing import Any
 
 import anyio
@@ -13,7 +15,6 @@ import uvicorn
 
 from app import __version__, log
 from app.api.app import create_app
-from app.catalog import pull
 from app.commands.flags import add_settings, settings_of
 from app.engine.build import catalog_of
 from app.settings import Settings, SettingsError
@@ -30,9 +31,10 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     _check_exposure(settings)
     log.set_up(settings.log_level, settings.log_format)
+    catalog = catalog_of(settings)
     if settings.pull:
-        pull(settings.default_model, settings.backend)
-    catalog_of(settings).resolve("")  # without weights, stop here with the sentence that says what to do
+        catalog.pull("")
+    catalog.resolve("")  # without weights, stop here with the sentence that says what to do
     listener = _listen(settings)
     with contextlib.closing(listener):
         port = listener.getsockname()[1]
@@ -45,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
         )
         if settings.default_model == "micro":
             log.event("micro is a toy model: it understands synthetic speech only, not people")
+        # uvicorn shuts down in order and then raises the signal again: an end that was asked for is no failure.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         _Server(settings).run(sockets=[listener])
     return 0
 

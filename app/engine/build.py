@@ -18,7 +18,7 @@ from app.worker.messages import Limits
 
 def catalog_of(settings: Settings) -> Catalog:
     """The models that these settings let a request name."""
-    return Catalog(settings.backend, settings.default_model, settings.models)
+    return Catalog(settings.backend, settings.hub_dir, settings.default_model, settings.models)
 
 
 @contextlib.asynccontextmanager

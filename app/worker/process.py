@@ -49,7 +49,8 @@ class ChildProcess:
 
     @property
     def alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        """Whether a call may be made: the child runs, and no call before has failed."""
+        return self._process is not None and not self._connection.closed and self._process.poll() is None
 
     @property
     def memory(self) -> int:

@@ -221,7 +221,7 @@ def test_a_film_without_sound_is_told_so(tmp_path, encode) -> None:
     assert refusal(tmp_path / "a.mp4", UnsupportedAudio) == "The container holds no sound track."
 
 
-@pytest.mark.parametrize("tail", [b"", b"\n# \xff\n"])
+@pytest.mark.parametrize("tail", [b"", b"\n# \xff is no text\n"])
 def test_a_list_of_files_opens_none_of_them(tail, tmp_path, clip, encode, monkeypatch) -> None:
     encode(tmp_path / "secret.wav", clip("en001.flac"), "pcm_s16le")
     (tmp_path / "a").write_bytes(b"ffconcat version 1.0\nfile secret.wav" + tail)
@@ -232,8 +232,8 @@ def test_a_list_of_files_opens_none_of_them(tail, tmp_path, clip, encode, monkey
 @pytest.mark.parametrize(
     "content",
     [
-        b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 5004 RTP/AVP 0\r\n#\xff",
-        b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n#\xff\n",
+        b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 5004 RTP/AVP 0\r\n# \xff is no text\r\n",
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n# \xff is no text\n",
     ],
 )
 def test_a_playlist_disguised_by_a_bad_byte_is_unsupported(content, tmp_path) -> None:

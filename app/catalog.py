@@ -1,0 +1,281 @@
+"""Model names: what a request may call a model, which repository of the hub holds it for a backend, and where it lies.
+
+Answering a request never downloads and never touches the network: the hub's cache is read as the folders that it is
+(``models--org--name/snapshots/<revision>``). Only ``pull`` imports huggingface_hub. A name is never taken for a path:
+folders come from the operator alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from app.backends import BACKENDS
+from app.convert import detect
+from app.errors import BackendUnavailable, InvalidRequest, StorageFull, UnknownModel, WhisperdError
+
+#: The bundled model: it understands clean synthetic speech and nothing else, so only who names it gets it.
+MICRO = "micro"
+MICRO_FOLDER = Path(__file__).parent / "data" / "micro"
+
+#: Names that mean the default model, as shell patterns: OpenAI's own, which clients send without asking anybody.
+DEFAULT_NAMES = ("whisper-1", "gpt-*transcribe*")
+
+ALIASES = {"turbo": "large-v3-turbo", "large": "large-v3"}
+
+#: Name -> OpenAI's checkpoint, which any backend may convert.
+CHECKPOINTS = {
+    "tiny": "openai/whisper-tiny",
+    "tiny.en": "openai/whisper-tiny.en",
+    "base": "openai/whisper-base",
+    "base.en": "openai/whisper-base.en",
+    "small": "openai/whisper-small",
+    "small.en": "openai/whisper-small.en",
+    "medium": "openai/whisper-medium",
+    "medium.en": "openai/whisper-medium.en",
+    "large-v1": "openai/whisper-large",
+    "large-v2": "openai/whisper-large-v2",
+    "large-v3": "openai/whisper-large-v3",
+    "large-v3-turbo": "openai/whisper-large-v3-turbo",
+    "distil-large-v3": "distil-whisper/distil-large-v3",
+}
+
+#: Backend -> name -> the repository in the backend's own format. The names follow no rule; these are the real ones.
+REPOSITORIES: dict[str, dict[str, str]] = {
+    "faster-whisper": {
+        **{name: f"Systran/faster-whisper-{name}" for name in CHECKPOINTS},
+        "large-v3-turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
+        "distil-large-v3": "Systran/faster-distil-whisper-large-v3",
+    },
+    "mlx-whisper": {
+        **{name: f"mlx-community/whisper-{name}-mlx" for name in CHECKPOINTS},
+        "large-v3-turbo": "mlx-community/whisper-large-v3-turbo",
+        "distil-large-v3": "mlx-community/distil-whisper-large-v3",
+    },
+}
+
+#: What a model needs of its repository, in any format: many hold the same weights five times over.
+PULL_PATTERNS = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "vocabulary.*",
+    "model.bin",
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
+    "weights.safetensors",
+    "weights.npz",
+)
+
+#: A hub id: anything else must never become part of a path.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """``name`` is the public id; ``path`` the folder to load (the worker converts a checkpoint); ``repo`` the hub's id,
+    None for a folder of the operator's; ``created`` Unix seconds, the folder's last change; ``owned_by`` the repository's
+    owner, ``whisperd`` or ``local``."""
+
+    name: str
+    path: Path
+    repo: str | None
+    created: int
+    owned_by: str
+
+
+def hub_cache(environ: Mapping[str, str]) -> Path:
+    """Where huggingface_hub keeps downloads, by its own rules (``HF_HUB_CACHE``, ``HF_HOME``, XDG)."""
+    for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "hub"), ("XDG_CACHE_HOME", "huggingface/hub")):
+        if environ.get(name):
+            return Path(environ[name]).expanduser() / below
+    return Path("~/.cache/huggingface/hub").expanduser()
+
+
+class Catalog:
+    """The models of one backend on this machine.
+
+    ``cache_dir`` is the hub's cache, which other programs share (``hub_cache``); ``default_model`` a name, a hub id
+    or a folder; ``registered`` the operator's own names and folders, which go before all others.
+    """
+
+    def __init__(
+        self, backend: str, cache_dir: Path, default_model: str, registered: Mapping[str, Path] | None = None
+    ) -> None:
+        self.backend = backend
+        self.cache_dir = cache_dir
+        self.default_model = default_model
+        self.registered = dict(registered or {})
+        folder = Path(default_model).expanduser()
+        if default_model.startswith(("/", "~", "./", "../")) and default_model not in self.registered:
+            # A default given as a folder is a registration; its own name is nicer to read than its path.
+            self.default_model = folder.name if folder.name not in self.registered else default_model
+            self.registered[self.default_model] = folder
+
+    def resolve(self, name: str | None) -> Model:
+        """The model that a request's ``model`` field means; no network, a few small reads.
+
+        Raises ``UnknownModel``: with the command that downloads it where the name is known.
+        """
+        wanted = (name or "").strip()
+        if wanted not in self.registered and means_default(wanted):
+            wanted = self.default_model
+        found = self._find(wanted)
+        if found is not None:
+            return found
+        shown = wanted[:100]
+        if wanted in self.registered:
+            raise UnknownModel(
+                f"The model {shown!r} is registered, but its folder holds no {self._kind}.", param="model"
+            )
+        known = canonical_name(wanted)
+        if known is not None:
+            raise UnknownModel(
+                f"The model {shown!r} is not downloaded; `whisperd models pull {known}` downloads it.", param="model"
+            )
+        raise UnknownModel(f"The model {shown!r} does not exist on this server.", param="model")
+
+    def available(self) -> list[Model]:
+        """The models that a request can have now, the default first, then registered folders and downloads.
+
+        ``micro`` is among them only where the operator made it the default or registered it: it understands no
+        person, so it must never be offered to one who picks from a list. Asked for by name it is there all the same.
+        """
+        names = [self.default_model, *self.registered, *CHECKPOINTS, *self._cached_repositories()]
+        found = (self._find(name) for name in names)
+        return list({model.name: model for model in found if model is not None}.values())
+
+    def pull(self, name: str, *, progress: bool | None = None) -> Path:
+        """Download a model by its name or hub id and return its folder; a download that broke off goes on there.
+
+        ``progress`` shows bars on stderr; None where that is a terminal. Honours ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``
+        and ``HF_TOKEN``. Raises ``UnknownModel``, ``BackendUnavailable`` (no network), ``StorageFull`` or
+        ``InvalidRequest`` (no Whisper model in it that the backend can use), each with a sentence.
+        """
+        wanted = self.default_model if means_default(name) else name
+        local = self._find(wanted) if wanted in self.registered or wanted == MICRO else None
+        if local is not None:
+            return local.path
+        repo = self._repository(wanted)
+        folder = _download(repo, self.cache_dir, sys.stderr.isatty() if progress is None else progress)
+        if not self._usable(folder):
+            raise InvalidRequest(f"The repository {repo} was downloaded, but it holds no {self._kind}.")
+        return folder
+
+    @property
+    def _kind(self) -> str:
+        return f"whole Whisper model that {self.backend} can use"
+
+    def _repository(self, name: str) -> str:
+        known = ALIASES.get(name, name)
+        if known in CHECKPOINTS:
+            return self._repositories(known)[0]
+        if _HUB_ID.fullmatch(name):
+            return name
+        raise UnknownModel(
+            f"There is no model {name!r}; choose one of {', '.join(CHECKPOINTS)}, or a hub id (owner/name)."
+        )
+
+    def _repositories(self, name: str) -> list[str]:
+        own = REPOSITORIES.get(self.backend, {}).get(name)
+        return [own, CHECKPOINTS[name]] if own else [CHECKPOINTS[name]]
+
+    def _find(self, name: str) -> Model | None:
+        if BACKENDS[self.backend].format is None:
+            # A backend without weights has its default and what was registered.
+            known = name == self.default_model or name in self.registered
+            return Model(name, self.registered.get(name, Path(name)), None, 0, "whisperd") if known else None
+        if name in self.registered:
+            return self._model(name, self.registered[name], None, "local")
+        if name == MICRO:
+            return self._model(name, MICRO_FOLDER, None, "whisperd")
+        known_name = canonical_name(name)
+        for repo in self._repositories(known_name) if known_name else [name]:
+            for snapshot in _snapshots(self.cache_dir, repo):
+                model = self._model(known_name or name, snapshot, repo, repo.partition("/")[0])
+                if model is not None:
+                    return model
+        return None
+
+    def _model(self, name: str, path: Path, repo: str | None, owner: str) -> Model | None:
+        if not self._usable(path):
+            return None
+        return Model(name, path, repo, int(path.stat().st_mtime), owner)
+
+    def _usable(self, path: Path) -> bool:
+        return detect(path) in (BACKENDS[self.backend].format, "huggingface")
+
+    def _cached_repositories(self) -> Iterator[str]:
+        for folder in sorted(self.cache_dir.glob("models--*--*")):
+            repo = folder.name.removeprefix("models--").replace("--", "/", 1)
+            # Another backend's conversion of a catalog model is no model of its own.
+            if canonical_name(repo) is None:
+                yield repo
+
+
+def means_default(name: str) -> bool:
+    """Whether a request's model name leaves the choice to the server: empty, or one of OpenAI's own."""
+    return not name.strip() or any(fnmatchcase(name.strip(), pattern) for pattern in DEFAULT_NAMES)
+
+
+def canonical_name(name: str) -> str | None:
+    """The catalog's name for a name, an alias or any of the model's hub ids (of whatever backend); None for others."""
+    known = ALIASES.get(name, name)
+    if known in CHECKPOINTS:
+        return known
+    tables = (CHECKPOINTS, *REPOSITORIES.values())
+    return next((key for table in tables for key, repo in table.items() if repo == name), None)
+
+
+def _snapshots(cache_dir: Path, repo: str) -> Iterator[Path]:
+    """A repository's snapshots in the hub's cache: the one that ``main`` points at, then the others, newest first."""
+    if not _HUB_ID.fullmatch(repo) or "--" in repo:
+        return
+    folder = cache_dir / f"models--{repo.replace('/', '--')}"
+    try:
+        main = (folder / "refs" / "main").read_text("utf-8").strip()
+    except OSError:  # downloaded by its revision
+        main = ""
+    newest_first = sorted((folder / "snapshots").glob("*"), key=lambda path: path.lstat().st_mtime, reverse=True)
+    yield from sorted(newest_first, key=lambda path: path.name != main)
+
+
+def _download(repo: str, cache_dir: Path, progress: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    try:
+        (enable_progress_bars if progress else disable_progress_bars)()
+        return Path(snapshot_download(repo, cache_dir=cache_dir, allow_patterns=list(PULL_PATTERNS)))
+    except Exception as error:  # noqa: BLE001 - the hub's libraries raise many things, and each must become a sentence
+        raise _download_error(repo, error) from None
+
+
+def _download_error(repo: str, error: Exception) -> WhisperdError:
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return UnknownModel(f"The repository {repo} asks for consent: open its page, then log in with `hf auth login`.")
+    if isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError | errors.HFValidationError):
+        return UnknownModel(f"The hub has no repository {repo}, or it is private and you are not logged in.")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(f"The disk is full: {repo} was not downloaded. Make room and pull it again.")
+    if constants.HF_HUB_OFFLINE:
+        return BackendUnavailable(f"HF_HUB_OFFLINE forbids the network, and {repo} is not on this machine.")
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return BackendUnavailable(f"{constants.ENDPOINT} cannot be reached, so {repo} was not downloaded.")
+    if isinstance(error, PermissionError):
+        return BackendUnavailable(f"{repo} could not be written to {error.filename}: permission denied.")
+    return BackendUnavailable(
+        f"The download of {repo} broke off ({type(error).__name__}); pull it again, it goes on where it stopped."
+    )

@@ -1,0 +1,113 @@
+"""What whisperd adds: the HTTP answer's time minus the same warm library's called in-process with the file's path.
+
+Both sides decode the file, find its speech and run the same weights greedily with the same threads; rounds are interleaved and the
+order alternates, so that a noisy minute hits both. Reports medians.
+
+    python -m benchmarks.overhead                          1 s clip on micro
+    python -m benchmarks.overhead --model DIR --audio F    your CTranslate2 model and recording
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from app import convert
+from app.settings import load_settings
+from benchmarks.server import machine, serving
+
+CLIPS = Path(__file__).parent.parent / "tests" / "data" / "audio"
+MICRO = Path(__file__).parent.parent / "app" / "data" / "micro"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="micro", help="micro, or a folder in CTranslate2 or Hugging Face format")
+    parser.add_argument("--audio", type=Path, help="recording to send (default: a test clip)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="length to cut or repeat the recording to (default 1)"
+    )
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument(
+        "--pause", type=float, default=0.3, help="seconds between calls, for spinning threads to settle"
+    )
+    options = parser.parse_args()
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving("--backend", "faster-whisper", "--model", options.model) as client,
+    ):
+        clip = Path(folder) / "clip.wav"
+        cut(options.audio or CLIPS / "en000.flac", clip, options.seconds)
+        library = load_library(options.model)
+        sides: dict[str, Callable[[], str]] = {
+            "http": lambda: client.transcribe(clip, language="en").json()["text"],
+            "library": lambda: library(clip),
+        }
+        for _ in range(3):
+            texts = {name: call() for name, call in sides.items()}
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for round_ in tqdm(range(options.rounds)):
+            for name in sorted(sides, reverse=bool(round_ % 2)):
+                time.sleep(options.pause)
+                started = time.perf_counter()
+                sides[name]()
+                times[name].append(time.perf_counter() - started)
+    report(times, texts, options)
+
+
+def report(times: dict[str, list[float]], texts: dict[str, str], options: argparse.Namespace) -> None:
+    http, library = (statistics.median(times[name]) * 1000 for name in ("http", "library"))
+    print(machine())
+    print(f"model {options.model}, {options.seconds:g} s of audio, {options.rounds} rounds, medians")
+    print(f"  texts {'agree' if texts['http'].strip() == texts['library'].strip() else f'differ: {texts}'}")
+    print(f"  library {library:8.1f} ms")
+    print(f"  http    {http:8.1f} ms")
+    print(f"  added   {http - library:8.1f} ms  ({(http / library - 1) * 100:+.1f} %)")
+
+
+def load_library(model: str) -> Callable[[Path], str]:
+    """faster-whisper itself on the same folder, with the precision and threads that whisperd's backend takes."""
+    from faster_whisper import WhisperModel
+
+    from app.backends.faster_whisper import cpu_defaults
+
+    source = MICRO if model == "micro" else Path(model)
+    folder = convert.ensure(source, "ctranslate2", load_settings().cache_dir)
+    precision, threads = cpu_defaults()
+    whisper = WhisperModel(
+        str(folder), device="cpu", compute_type=precision, cpu_threads=threads, local_files_only=True
+    )
+
+    def call(path: Path) -> str:
+        segments, _ = whisper.transcribe(
+            str(path), language="en", beam_size=1, vad_filter=True, condition_on_previous_text=False
+        )
+        return "".join(segment.text for segment in segments)
+
+    return call
+
+
+def cut(source: Path, target: Path, seconds: float) -> None:
+    """``source`` repeated or cut to ``seconds`` as 16 kHz mono WAV."""
+    with av.open(str(source)) as container:
+        resampler = av.AudioResampler("s16", "mono", 16_000)
+        frames = [part.to_ndarray()[0] for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+    samples = np.resize(np.concatenate(frames), int(seconds * 16_000))
+    with av.open(str(target), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+
+
+if __name__ == "__main__":
+    main()

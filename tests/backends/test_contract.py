@@ -1,0 +1,251 @@
+"""What every backend promises, on every backend that is installed, with the bundled micro."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from app import convert
+from app.backends import BACKENDS, create, installed
+from app.backends.base import Backend, LoadOptions, StepResult
+from app.errors import BackendUnavailable, InferenceFailed, InvalidRequest
+from app.transcript import MAX_WINDOW, SAMPLE_RATE, Options, Window, join_text
+from tests.backends.remote import Remote
+from tests.conftest import AUDIO, clips, word_error_rate
+
+MICRO = Path(__file__).parents[2] / "app" / "data" / "micro"
+ENGLISH = Options(language="en")
+#: Silence behind a clip in the encoder: as good as 30 s for micro, and much faster.
+PADDING = 3 * SAMPLE_RATE
+REAL = ["faster-whisper", pytest.param("mlx-whisper", marks=pytest.mark.mlx)]
+
+
+def pcm_of(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
+        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+        return np.concatenate([part.to_ndarray()[0] for part in [*frames, *resampler.resample(None)]])
+
+
+def text_of(name: str) -> str:
+    return next(clip.text for clip in clips(name))
+
+
+def joined(*parts: str | float) -> tuple[np.ndarray, tuple[tuple[int, int], ...]]:
+    """Clips by name and pauses in seconds as one recording, and where its speech is (samples)."""
+    sound: list[np.ndarray] = []
+    speech: list[tuple[int, int]] = []
+    for part in parts:
+        begin = sum(map(len, sound))
+        if isinstance(part, str):
+            sound.append(pcm_of(AUDIO / f"{part}.flac"))
+            speech.append((begin, begin + len(sound[-1])))
+        else:
+            sound.append(np.zeros(int(part * SAMPLE_RATE), np.int16))
+    return np.concatenate(sound), tuple(speech)
+
+
+def whole(pcm: np.ndarray, speech: tuple[tuple[int, int], ...] | None = None) -> Window:
+    """The recording as one window."""
+    return Window(0, len(pcm), speech or ((0, len(pcm)),), min(MAX_WINDOW, len(pcm) + PADDING))
+
+
+def transcribe_all(backend: Backend, pcm: np.ndarray, window: Window, options: Options = ENGLISH) -> str:
+    """The text of a window and of all that comes back from it."""
+    todo, segments = [window], []
+    while todo:
+        result = backend.transcribe(pcm, [todo.pop()], options).windows[0]
+        segments += result.segments
+        todo += result.again
+    return join_text(segment.text for segment in segments)
+
+
+def load(name: str, cache: Path) -> Backend:
+    if not installed(name):
+        pytest.skip(f"{name} is not installed")
+    backend = Remote(name) if name == "mlx-whisper" else create(name)
+    backend.load(str(convert.ensure(MICRO, BACKENDS[name].format, cache)), LoadOptions(device="cpu"))
+    return backend
+
+
+@pytest.fixture(scope="session")
+def model_cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def loaded(model_cache) -> Iterator[dict[str, Backend]]:
+    backends: dict[str, Backend] = {}
+    yield backends
+    for backend in backends.values():
+        if isinstance(backend, Remote):
+            backend.close()
+
+
+@pytest.fixture(params=REAL)
+def backend(request, loaded, model_cache) -> Backend:
+    if request.param not in loaded:
+        loaded[request.param] = load(request.param, model_cache)
+    return loaded[request.param]
+
+
+#: Three clips one after the other, each a window, none of them on a round sample.
+THREE = ("en000", 0.4, "en003", 0.4, "en015", 0.4001)
+
+
+@pytest.fixture(scope="session")
+def three() -> tuple[np.ndarray, list[Window]]:
+    pcm, speech = joined(0.1234, *THREE)
+    encoded = max(end - start for start, end in speech) + PADDING
+    return pcm, [Window(start - 1601, end + 1600, ((start, end),), encoded) for start, end in speech]
+
+
+STEPS: dict[int, StepResult] = {}
+
+
+@pytest.fixture
+def step(backend, three) -> StepResult:
+    """The three windows in one step, with words; made once for each backend."""
+    if id(backend) not in STEPS:
+        STEPS[id(backend)] = backend.transcribe(*three, Options(words=True))
+    return STEPS[id(backend)]
+
+
+def test_each_window_of_a_step_becomes_its_own_text(step):
+    heard = [join_text(segment.text for segment in result.segments) for result in step.windows]
+    assert word_error_rate([text_of(name) for name in THREE[::2]], heard) <= 0.1
+
+
+def test_windows_in_one_step_give_the_text_that_they_give_one_at_a_time(backend, three, step):
+    pcm, windows = three
+    for window, together in zip(windows[:2], step.windows[:2], strict=True):
+        alone = backend.transcribe(pcm, [window], ENGLISH).windows[0]
+        assert [segment.text for segment in alone.segments] == [segment.text for segment in together.segments]
+
+
+def test_results_come_in_the_order_of_their_windows(three, step):
+    assert [result.window for result in step.windows] == three[1]
+
+
+def test_times_are_the_recordings_and_stay_inside_the_window(step):
+    for result in step.windows:
+        for segment in result.segments:
+            assert result.window.start / SAMPLE_RATE <= segment.start <= segment.end <= result.window.end / SAMPLE_RATE
+            assert segment.seek == result.window.start // 160
+
+
+def test_words_spell_the_segment_and_never_run_backwards(step):
+    for segment in (segment for result in step.windows for segment in result.segments):
+        assert "".join(word.word for word in segment.words) == segment.text.replace(" ", "")
+        times = [time for word in segment.words for time in (word.start, word.end)]
+        assert times == sorted(times)
+        assert segment.start <= times[0]
+        assert times[-1] <= segment.end
+        assert all(0 <= word.probability <= 1 for word in segment.words)
+
+
+def test_words_are_where_they_are_spoken(three, step):
+    spoken = [window.speech[0] for window in three[1]]
+    for (start, end), result in zip(spoken, step.windows, strict=True):
+        words = [word for segment in result.segments for word in segment.words]
+        assert abs(words[0].start - start / SAMPLE_RATE) < 0.4
+        # The clips end in up to 0.4 s of silence.
+        assert -0.7 < words[-1].end - end / SAMPLE_RATE < 0.2
+
+
+def test_only_plain_types_leave(step):
+    def check(value: object) -> None:
+        if dataclasses.is_dataclass(value):
+            for field in dataclasses.fields(value):
+                check(getattr(value, field.name))
+        elif type(value) is tuple:
+            for item in value:
+                check(item)
+        else:
+            assert type(value) in {str, int, float, bool}
+
+    check(step)
+
+
+def test_tokens_are_counted(step):
+    assert step.prompt_tokens == 3 * 3
+    assert step.decoded_tokens == sum(len(s.tokens) for result in step.windows for s in result.segments)
+
+
+def test_the_language_is_detected_from_the_first_window(backend):
+    pcm, speech = joined("de000", 0.3)
+    assert backend.transcribe(pcm, [whole(pcm, speech)], Options()).language == "de"
+
+
+def test_no_tail_is_lost(backend):
+    """Micro, like larger models at times, ends its text at a long pause: what is spoken behind it must come back."""
+    pcm, speech = joined("en010", 1.9, "en055", 5.8, "en010", 0.1)
+    window = whole(pcm, speech)
+    first = backend.transcribe(pcm, [window], ENGLISH).windows[0]
+    assert len(first.segments) == 2
+    assert [rest.end for rest in first.again] == [window.end]
+    text = transcribe_all(backend, pcm, window)
+    assert word_error_rate([" ".join(map(text_of, ("en010", "en055", "en010")))], [text]) < 0.1
+
+
+def test_a_window_that_fails_the_guards_comes_back_alone(backend):
+    pcm, speech = joined("en000", 0.3)
+    backwards = np.ascontiguousarray(pcm[::-1])
+    both = np.concatenate([pcm, backwards])
+    windows = [
+        Window(0, len(pcm), speech, len(pcm) + PADDING),
+        Window(len(pcm), len(both), ((len(pcm), len(both)),), len(pcm) + PADDING),
+    ]
+    good, bad = backend.transcribe(both, windows, ENGLISH).windows
+    assert good.segments
+    assert not good.again
+    assert bad.segments == ()
+    assert bad.again == (dataclasses.replace(windows[1], retry=True),)
+    warmer = Options(language="en", temperature=0.8)
+    one, other = (backend.transcribe(both, [bad.again[0]], warmer).windows[0] for _ in range(2))
+    assert one == other, "the same job gives the same text"
+    assert all(segment.temperature >= 0.8 for segment in one.segments)
+
+
+def test_a_prompt_may_spell_out_special_tokens(backend):
+    pcm, speech = joined("en003")
+    prompt = "<|endoftext|><|notimestamps|> A sister, " * 60
+    result = backend.transcribe(pcm, [whole(pcm, speech)], Options(language="en", prompt=prompt))
+    assert result.prompt_tokens == 1 + 223 + 3
+    assert len(result.windows) == 1
+
+
+@pytest.mark.parametrize("length", [160, 1600])
+def test_a_window_may_be_very_short(backend, length):
+    pcm = np.random.default_rng(0).normal(0, 30, length).astype(np.int16)
+    result = backend.transcribe(pcm, [Window(0, length, ((0, length),), SAMPLE_RATE)], Options(words=True)).windows[0]
+    assert all(segment.end <= length / SAMPLE_RATE for segment in result.segments)
+
+
+def test_a_window_past_the_recordings_end_is_refused(backend):
+    with pytest.raises(InferenceFailed):
+        backend.transcribe(np.zeros(1000, np.int16), [Window(0, 2000, ())], ENGLISH)
+
+
+def test_a_language_that_the_model_does_not_know_is_the_requests_mistake(backend):
+    with pytest.raises(InvalidRequest):
+        backend.transcribe(np.zeros(16000, np.int16), [Window(0, 16000, (), 16000)], Options(language="tlh"))
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_folder_that_is_no_model_is_named_in_the_error(name, tmp_path):
+    pytest.importorskip(BACKENDS[name].library)
+    with pytest.raises(BackendUnavailable, match=tmp_path.name):
+        create(name).load(str(tmp_path), LoadOptions())
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_missing_library_is_named_with_the_command_that_brings_it(name, monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, BACKENDS[name].library, None)
+    with pytest.raises(BackendUnavailable, match="pip install"):
+        create(name).load(str(tmp_path), LoadOptions())
