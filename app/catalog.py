@@ -84,8 +84,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCI
 @dataclass(frozen=True, slots=True)
 class Model:
     """``name`` is the public id; ``path`` the folder to load (the worker converts a checkpoint); ``repo`` the hub's id,
-    None for a folder of the operator's; ``created`` Unix seconds, the folder's last change; ``owned_by`` the repository's
-    owner, ``whisperd`` or ``local``."""
+    None for a folder of the operator's; ``created`` Unix seconds, the folder's last change; ``owned_by`` the
+    repository's owner, ``whisperd`` or ``local``."""
 
     name: str
     path: Path
