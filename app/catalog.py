@@ -94,18 +94,10 @@ class Model:
     owned_by: str
 
 
-def hub_cache(environ: Mapping[str, str]) -> Path:
-    """Where huggingface_hub keeps downloads, by its own rules (``HF_HUB_CACHE``, ``HF_HOME``, XDG)."""
-    for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "hub"), ("XDG_CACHE_HOME", "huggingface/hub")):
-        if environ.get(name):
-            return Path(environ[name]).expanduser() / below
-    return Path("~/.cache/huggingface/hub").expanduser()
-
-
 class Catalog:
     """The models of one backend on this machine.
 
-    ``cache_dir`` is the hub's cache, which other programs share (``hub_cache``); ``default_model`` a name, a hub id
+    ``cache_dir`` is the hub's cache, which other programs share; ``default_model`` a name, a hub id
     or a folder; ``registered`` the operator's own names and folders, which go before all others.
     """
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from app.catalog import CHECKPOINTS, MICRO_FOLDER, REPOSITORIES, Catalog, hub_cache
+from app.catalog import CHECKPOINTS, MICRO_FOLDER, REPOSITORIES, Catalog
 from app.errors import UnknownModel
+from app.settings import hub_cache
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 #: The least that passes for a model in each format.
