@@ -232,7 +232,7 @@ def test_a_list_of_files_opens_none_of_them(tail, tmp_path, clip, encode, monkey
 @pytest.mark.parametrize(
     "content",
     [
-        b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 5004 RTP/AVP 0\r\n# \xff is no text\r\n",
+        b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 5004 RTP/AVP 0\r\n\xff bad",
         b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n# \xff is no text\n",
     ],
 )
