@@ -59,6 +59,7 @@ class FasterWhisper(WhisperBackend):
             raise BackendUnavailable(
                 f"faster-whisper cannot load the model in {model_path} ({type(error).__name__})."
             ) from None
+        ctranslate2.set_random_seed(0)
         self._ctranslate2 = ctranslate2
         self._whisper = self._model.model
         self._multilingual = bool(self._whisper.is_multilingual)
@@ -117,7 +118,8 @@ class FasterWhisper(WhisperBackend):
         return results
 
     def _seed(self, seed: int) -> None:
-        self._ctranslate2.set_random_seed(seed % 2**31)
+        """Nothing: CTranslate2 seeds its thread's generator at the first draw only (``set_random_seed`` later has no
+        effect, measured with 4.8.5), so what is sampled depends on what was sampled before."""
 
     def _add_words(self, work: Pass, row: int, segments: list[dict[str, Any]], frames: int) -> None:
         self._model.add_word_timestamps(

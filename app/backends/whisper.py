@@ -4,8 +4,8 @@ A library's adapter derives from ``WhisperBackend`` and fills in five small meth
 the same for all, by ``app.backends.rules``. One step is one pass:
 
 * All windows are encoded together, padded with silence to the largest ``encoded`` among them.
-* At temperature 0 they are decoded together. Above 0 each window is sampled alone, seeded by its own start, so that a
-  job gives the same text however its windows were grouped.
+* At temperature 0 they are decoded together. Above 0 each window is sampled alone, seeded by its own start where the
+  library can be seeded (MLX), so that a job gives the same text however its windows were grouped.
 * A window alone goes through the whole ladder on its one encoding. A window that comes back with ``retry`` starts at
   the bottom again: the greedy pass costs little beside the encoder's, it is a candidate where all attempts fail,
   and the result is the one that the window would have had alone.
@@ -75,7 +75,7 @@ class WhisperBackend(Backend):
 
     @abstractmethod
     def _seed(self, seed: int) -> None:
-        """Seed the library's random numbers."""
+        """Seed the library's random numbers, where it lets one."""
 
     @abstractmethod
     def _add_words(self, work: Pass, row: int, segments: list[dict[str, Any]], frames: int) -> None:
