@@ -1,7 +1,7 @@
 """What whisperd adds: the HTTP answer's time minus the same warm library's called in-process with the file's path.
 
-Both sides decode the file, find its speech and run the same weights greedily with the same threads; rounds are interleaved and the
-order alternates, so that a noisy minute hits both. Reports medians.
+Both sides decode the file, find its speech and run the same weights greedily with the same threads; rounds are
+interleaved and the order alternates, so that a noisy minute hits both. Reports medians.
 
     python -m benchmarks.overhead                          1 s clip on micro
     python -m benchmarks.overhead --model DIR --audio F    your CTranslate2 model and recording
@@ -21,6 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from app import convert
+from app.backends.base import LoadOptions
+from app.backends.faster_whisper import FasterWhisper
 from app.settings import load_settings
 from benchmarks.server import machine, serving
 
@@ -76,16 +78,10 @@ def report(times: dict[str, list[float]], texts: dict[str, str], options: argpar
 
 def load_library(model: str) -> Callable[[Path], str]:
     """faster-whisper itself on the same folder, with the precision and threads that whisperd's backend takes."""
-    from faster_whisper import WhisperModel
-
-    from app.backends.faster_whisper import cpu_defaults
-
     source = MICRO if model == "micro" else Path(model)
-    folder = convert.ensure(source, "ctranslate2", load_settings().cache_dir)
-    precision, threads = cpu_defaults()
-    whisper = WhisperModel(
-        str(folder), device="cpu", compute_type=precision, cpu_threads=threads, local_files_only=True
-    )
+    backend = FasterWhisper()
+    backend.load(str(convert.ensure(source, "ctranslate2", load_settings().cache_dir)), LoadOptions())
+    whisper = backend._model  # loaded as whisperd loads it; what is called on it is the library's own
 
     def call(path: Path) -> str:
         segments, _ = whisper.transcribe(

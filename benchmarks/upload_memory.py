@@ -6,6 +6,7 @@ python -m benchmarks.upload_memory --megabytes 200
 from __future__ import annotations
 
 import argparse
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -40,9 +41,7 @@ def main() -> None:
         watcher.join()
     print(machine())
     print(f"{options.megabytes} MiB of silent WAV: {response.status_code} in {seconds:.1f} s")
-    print(
-        f"  HTTP process before {before / 2**20:.1f} MiB, peak {peak[0] / 2**20:.1f} MiB: grew {(peak[0] - before) / 2**20:.1f} MiB"
-    )
+    print(f"  HTTP process: {before / 2**20:.1f} MiB before, grew {(peak[0] - before) / 2**20:.1f} MiB")
 
 
 def silence(size: int) -> bytes:
@@ -51,12 +50,9 @@ def silence(size: int) -> bytes:
 
 
 def header(size: int) -> bytes:
-    fields = (
-        b"RIFF", (size + 36).to_bytes(4, "little"), b"WAVEfmt ", (16).to_bytes(4, "little"), (1).to_bytes(2, "little"),
-        (2).to_bytes(2, "little"), (48_000).to_bytes(4, "little"), (192_000).to_bytes(4, "little"), (4).to_bytes(2, "little"),
-        (16).to_bytes(2, "little"), b"data", size.to_bytes(4, "little"),
-    )  # fmt: skip
-    return b"".join(fields)
+    """The WAV header of ``size`` bytes of 48 kHz stereo s16."""
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 2, 48_000, 192_000, 4, 16)
+    return struct.pack("<4sI4s", b"RIFF", size + 36, b"WAVE") + form + struct.pack("<4sI", b"data", size)
 
 
 def post_stream(url: str, size: int) -> httpx.Response:

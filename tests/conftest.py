@@ -140,7 +140,9 @@ StartServer = Callable[..., Server]
 
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
-    """Start a server with flags as keywords (``model="micro"``) and environment in ``env``; all end with the session."""
+    """Start a server with flags as keywords (``model="micro"``) and environment in ``env``; all end with the
+    session.
+    """
     running: list[Server] = []
     cache = tmp_path_factory.mktemp("cache")
 

@@ -9,7 +9,8 @@ from app.languages import LANGUAGES, language_code, language_name
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
-        ("en", "en"), ("EN", "en"), ("en-US", "en"), ("zh_TW", "zh"), ("German", "de"), (" deutsch ", None), ("fil", "tl"),
+        ("en", "en"), ("EN", "en"), ("en-US", "en"), ("zh_TW", "zh"), ("German", "de"), (" deutsch ", None), 
+        ("fil", "tl"),
         ("iw", "he"), ("jv", "jw"), ("nb", "no"), ("haw", "haw"), ("yue", "yue"), ("castilian", "es"),
     ],
 )  # fmt: skip

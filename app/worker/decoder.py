@@ -140,8 +140,12 @@ def _gather(arrays: Iterator[Pcm], samples: int) -> Iterator[Pcm]:
 
 
 def _create(path: str) -> BinaryIO:
-    """An empty file for the PCM that only this user can read; unbuffered, since the worker reads while it grows."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    """The file for the PCM, which only this user can read; unbuffered, since the worker reads while it grows.
+
+    A file that is there is written over, not cut: a decoder before this one died on the same upload, and a step may
+    be reading what it wrote, which is what this one will write too.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     return os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0)
 
 
