@@ -9,7 +9,7 @@ from app.languages import LANGUAGES, language_code, language_name
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
-        ("en", "en"), ("EN", "en"), ("en-US", "en"), ("zh_TW", "zh"), ("German", "de"), (" deutsch ", None), 
+        ("en", "en"), ("EN", "en"), ("en-US", "en"), ("zh_TW", "zh"), ("German", "de"), (" deutsch ", None),
         ("fil", "tl"),
         ("iw", "he"), ("jv", "jw"), ("nb", "no"), ("haw", "haw"), ("yue", "yue"), ("castilian", "es"),
     ],

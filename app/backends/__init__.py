@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class BackendInfo:
     """``path`` is ``module:class``; ``library`` the module that must be importable; ``install`` the command that
-    brings it; ``format`` what its weights look like on disk (a key of ``app.convert.FORMATS``), None where it needs none."""
+    brings it; ``format`` what its weights look like on disk (a key of ``app.convert.FORMATS``), None where it needs
+    none."""
 
     path: str
     library: str | None

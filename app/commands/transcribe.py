@@ -10,9 +10,10 @@ from pathlib import Path
 
 import httpx
 from tqdm import tqdm
+from tqdm.utils import CallbackIOWrapper
 
 from app.commands.flags import add_settings, settings_of
-from app.errors import InvalidRequest, WhisperdError, error_from_code
+from app.errors import BackendUnavailable, InvalidRequest, WhisperdError, error_from_code
 from app.formats import FORMATS, GRANULARITIES
 from app.languages import language_code
 from app.settings import Settings
@@ -81,7 +82,6 @@ def _in_process(transcriber: Transcriber, options: argparse.Namespace, beam_size
 
 
 def _through_server(settings: Settings, options: argparse.Namespace) -> Callable[[Path], str]:
-    key = settings.api_key.get_secret_value() if settings.api_key else ""
     fields = {
         "model": settings.model,
         "language": options.language,
@@ -93,13 +93,13 @@ def _through_server(settings: Settings, options: argparse.Namespace) -> Callable
 
     def transcribe(path: Path) -> str:
         with path.open("rb") as file, _bar(path, unit="B", unit_scale=True, total=path.stat().st_size) as bar:
-            response = httpx.post(
-                f"{_url(settings)}/v1/audio/transcriptions",
-                data=fields,
-                files={"file": ("audio", _Reader(file, bar))},  # type: ignore[dict-item] # read() is all that httpx asks of it
-                headers={"Authorization": f"Bearer {key}"} if key else {},
-                timeout=None,  # noqa: S113 - long recordings take long, and the server bounds its own steps
-            )
+
+            def sent(size: int) -> None:
+                bar.update(size)
+                if bar.n >= bar.total and not bar.disable:
+                    bar.set_description(f"{path.name}: sent, transcribing")
+
+            response = _post(settings, fields, CallbackIOWrapper(sent, file, "read"))
         if response.is_error:
             error = response.json()["error"]
             raise error_from_code(error["code"] or "", error["message"])
@@ -108,18 +108,18 @@ def _through_server(settings: Settings, options: argparse.Namespace) -> Callable
     return transcribe
 
 
-class _Reader:
-    """A file that moves a bar as it is read, and says when all is sent."""
-
-    def __init__(self, file: object, bar: tqdm) -> None:
-        self._file, self._bar = file, bar
-
-    def read(self, size: int = -1) -> bytes:
-        data: bytes = self._file.read(size)  # type: ignore[attr-defined]
-        self._bar.update(len(data))
-        if not data or self._bar.n >= self._bar.total:
-            self._bar.set_description(f"{self._bar.desc.split(':')[0]} (sent, transcribing)")
-        return data
+def _post(settings: Settings, fields: dict[str, object], file: CallbackIOWrapper) -> httpx.Response:
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    try:
+        return httpx.post(
+            f"{_url(settings)}/v1/audio/transcriptions",
+            data=fields,
+            files={"file": ("audio", file)},
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=None,  # noqa: S113 - long recordings take long, and the server bounds its own steps
+        )
+    except httpx.TransportError as error:
+        raise BackendUnavailable(f"The server went away before it answered ({type(error).__name__}).") from None
 
 
 def _server_runs(settings: Settings) -> bool:

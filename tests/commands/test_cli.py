@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,7 @@ def test_words_come_with_verbose_json(server: Server) -> None:
 
 def test_a_bar_shows_on_a_terminal(server: Server) -> None:
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
     command = [sys.executable, "-m", "app", "transcribe", str(CLIP.path), "--port", port_of(server)]
     with subprocess.Popen(command, stderr=theirs, stdout=subprocess.DEVNULL) as process:
         os.close(theirs)
