@@ -39,8 +39,14 @@ def set_up(level: str, style: str = "text") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if style == "json" else _Text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # What the application did not catch has been logged without its text by then; uvicorn's traceback has it.
+    logging.getLogger("uvicorn.error").addFilter(_no_traceback)
     for noisy in ("httpx", "httpcore", "huggingface_hub", "python_multipart", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def _no_traceback(record: logging.LogRecord) -> bool:
+    return record.exc_info is None
 
 
 def event(message: str, level: int = logging.INFO, **fields: Any) -> None:

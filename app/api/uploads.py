@@ -8,6 +8,7 @@ where the decoder reads it, an over-long body is refused while it arrives, and n
 from __future__ import annotations
 
 import errno
+import os
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,7 @@ async def receive(request: Request, destination: Path, max_bytes: int) -> Form:
     body = _Body(max_bytes)
     try:
         parser = MultipartParser(parameters[b"boundary"], body.callbacks())
-        async with await anyio.open_file(destination, "wb") as file:
+        async with await anyio.open_file(destination, "wb", opener=_private) as file:
             async for chunk in request.stream():
                 parser.write(chunk)
                 if len(body.pending) >= _WRITE_BYTES:
@@ -79,6 +80,10 @@ async def receive(request: Request, destination: Path, max_bytes: int) -> Form:
     if not body.complete:
         raise InvalidRequest("The body ends before the form does.")
     return body.form
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _too_large(max_bytes: int) -> UploadTooLarge:

@@ -8,6 +8,8 @@ import ipaddress
 import signal
 import socket
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -35,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if settings.pull:
         catalog.pull("")
     catalog.resolve("")  # without weights, stop here with the sentence that says what to do
+    _check_writable(settings.state_dir)
     listener = _listen(settings)
     with contextlib.closing(listener):
         port = listener.getsockname()[1]
@@ -89,6 +92,17 @@ def _check_exposure(settings: Settings) -> None:
             f"Listening on {settings.host} lets others on the network in: set WHISPERD_API_KEY to a key that they must "
             "send, or say --no-auth to let everybody in."
         )
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"Uploads cannot be kept in {folder} ({error.strerror}); choose another folder with --state-dir."
+        ) from None
 
 
 def _is_loopback(host: str) -> bool:

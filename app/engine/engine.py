@@ -8,6 +8,7 @@ it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -21,7 +22,7 @@ from app.engine.lane import Lane
 from app.engine.pace import Pace
 from app.engine.store import Spool
 from app.engine.worker import Worker
-from app.errors import BackendUnavailable, QueueFull, ShuttingDown, WhisperdError, WorkerDied
+from app.errors import QueueFull, ShuttingDown, WhisperdError, WorkerDied
 from app.log import event
 from app.metrics import Metrics
 from app.transcript import SAMPLE_RATE, Options
@@ -136,11 +137,8 @@ class Engine:
                     async for part in parts:
                         job.add(part)
                         self._settle(job)
-        except WhisperdError as error:
-            self._fail(job, error)
-        except OSError as error:
-            event("decoding failed", error=type(error).__name__)
-            self._fail(job, BackendUnavailable("The server cannot start its decoder right now."))
+        except Exception as error:  # noqa: BLE001 - a bug must cost its job alone, not the server
+            self._fail(job, _known(error))
         job.decode_seconds = time.monotonic() - started
 
     async def _dispatch(self, preload: str) -> None:
@@ -157,8 +155,8 @@ class Engine:
                 continue
             try:
                 await self._step(job)
-            except WhisperdError as error:
-                self._fail(job, error)
+            except Exception as error:  # noqa: BLE001 - a bug must cost its job alone, not the server
+                self._fail(job, _known(error))
             self._settle(job)
 
     async def _step(self, job: Job) -> None:
@@ -230,3 +228,13 @@ class Engine:
                 await anyio.sleep(0.02)
         if dropped := self.drop():
             event("jobs dropped at shutdown", jobs=dropped)
+
+
+def _known(error: Exception) -> WhisperdError:
+    """``error`` itself if it is one of ours; else it is logged by its type, since its text may hold the user's
+    words.
+    """
+    if isinstance(error, WhisperdError):
+        return error
+    event("unexpected error in the engine", logging.ERROR, type=type(error).__name__)
+    return WhisperdError("The server failed unexpectedly.")

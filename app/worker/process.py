@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 import psutil
 
-from app.errors import DeadlineExceeded, WorkerDied, error_from_code
+from app.errors import BackendUnavailable, DeadlineExceeded, WorkerDied, error_from_code
 from app.worker.messages import Failed, Ready
 
 #: How often a child's memory is looked at while it works.
@@ -62,7 +62,10 @@ class ChildProcess:
         return 0
 
     async def start(self) -> None:
-        """Start the child and wait until its main loop runs. Raises ``WorkerDied``, ``DeadlineExceeded``."""
+        """Start the child and wait until its main loop runs.
+
+        Raises ``BackendUnavailable`` where the system starts no process, ``WorkerDied``, ``DeadlineExceeded``.
+        """
         assert self._process is None, "a child is started once"
         ours, theirs = Pipe()
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
@@ -76,6 +79,9 @@ class ChildProcess:
                 cwd=self._cwd,
                 env=environment,
             )
+        except OSError as error:
+            ours.close()
+            raise BackendUnavailable("The server cannot start another process right now.") from error
         finally:
             theirs.close()
         self._connection = ours

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from app import log
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
+    logging.getLogger("uvicorn.error").filters.clear()
+
+
+def test_an_event_is_one_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
+    log.set_up("info")
+    log.event("job ended", outcome="ok", seconds=0.123456, name="a\nb\x1b[31m")
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert line.endswith("info    job ended outcome=ok seconds=0.123 name=a\\nb\\x1b[31m\n")
+
+
+def test_an_event_is_one_json_object_where_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    log.set_up("info", "json")
+    log.event("job ended", outcome="ok", seconds=1.5)
+    line = json.loads(capsys.readouterr().err)
+    assert line.pop("time").endswith("Z")
+    assert line == {"level": "info", "event": "job ended", "outcome": "ok", "seconds": 1.5}
+
+
+def test_what_is_under_the_level_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    log.set_up("warning")
+    log.event("job ended")
+    assert capsys.readouterr().err == ""
+
+
+def test_uvicorns_traceback_of_a_request_stays_out(capsys: pytest.CaptureFixture[str]) -> None:
+    log.set_up("info")
+    try:
+        raise ValueError("what the user said")
+    except ValueError as error:
+        logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
+    assert "what the user said" not in capsys.readouterr().err
