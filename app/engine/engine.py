@@ -217,6 +217,7 @@ class Engine:
             queue_s=job.waited_seconds,
             decode_s=job.decode_seconds,
             inference_s=job.inference_seconds,
+            bad_packets=job.bad_packets,
             total_s=time.monotonic() - job.admitted,
         )
 

@@ -29,6 +29,7 @@ class Job:
         self.admitted = time.monotonic()
         self.decode_seconds = 0.0
         self.inference_seconds = 0.0
+        self.bad_packets = 0
         self.outcome = "cancelled"
         self._windows_at: float | None = None
         self._stepped_at: float | None = None
@@ -80,6 +81,7 @@ class Job:
         """Take in a decoded piece."""
         if part.windows and self._windows_at is None:
             self._windows_at = time.monotonic()
+        self.bad_packets = part.bad_packets
         self.progress.add(part.windows, part.samples, part.declared_s, decoded=part.done)
         self._notify()
 
