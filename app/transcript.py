@@ -18,12 +18,24 @@ TEMPERATURE_LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
+class Vad:
+    """How speech is found, where a request says so (OpenAI's ``server_vad``): the probability from which a frame is
+    speech, the seconds kept before it, and the seconds of silence that end it."""
+
+    threshold: float = 0.5
+    padding_s: float = 0.3
+    silence_s: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What a request asks of the model.
 
     ``language`` is Whisper's code ("en") or None for detection; ``prompt`` is text of the same recording or style, of
     which Whisper sees the last 223 tokens; ``temperature`` 0 means the whole ladder, another value its part from
     there on; ``words`` asks for word times; ``beam_size`` above 1 is honoured where the backend has beam search.
+    ``languages`` limits the detection to these codes, where there are any. ``logprobs`` asks for every text token's
+    log-probability, and implies greedy decoding without the ladder. ``vad`` overrides how speech is found.
     """
 
     task: str = "transcribe"
@@ -32,10 +44,15 @@ class Options:
     temperature: float = 0.0
     words: bool = False
     beam_size: int = 1
+    languages: tuple[str, ...] = ()
+    logprobs: bool = False
+    vad: Vad | None = None
 
     @property
     def temperatures(self) -> tuple[float, ...]:
         """The temperatures to try in order; never empty."""
+        if self.logprobs:
+            return (0.0,)
         return (self.temperature, *(t for t in TEMPERATURE_LADDER if t > self.temperature + 1e-6))
 
 
@@ -67,6 +84,16 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A text token as decoded: its ``token`` text (U+FFFD for a part of a character), its ``bytes`` of UTF-8, and the
+    natural logarithm of the probability that the model gave it, before any token was suppressed."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A stretch of text as Whisper timed it.
 
@@ -84,6 +111,7 @@ class Segment:
     compression_ratio: float
     no_speech_prob: float
     words: tuple[Word, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

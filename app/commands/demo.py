@@ -6,7 +6,6 @@ import argparse
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from importlib import resources
 from pathlib import Path
@@ -33,9 +32,7 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     port = _free_port(settings.port)
     url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory(prefix="whisperd-demo-") as folder:
-        sample = Path(folder) / "sample.flac"
-        sample.write_bytes((resources.files("app") / "data" / "sample.flac").read_bytes())
+    with resources.as_file(resources.files("app") / "data" / "sample.flac") as sample:
         _say(f"Starting the server at {url} with the toy model 'micro' on {settings.backend} ...")
         flags = ["--model", "micro", "--backend", settings.backend, "--host", "127.0.0.1", "--port", str(port)]
         command = [sys.executable, "-m", "app", "serve", *flags, "--log-level", "warning"]

@@ -11,6 +11,7 @@ import anyio
 
 from app.errors import DeadlineExceeded, UndecodableAudio, WorkerDied
 from app.metrics import Metrics
+from app.transcript import Vad
 from app.worker.messages import Decode, Decoded, DecodeMore, Limits
 from app.worker.process import ChildProcess
 
@@ -45,7 +46,7 @@ class Decoders:
         """Start one child, so that the first file need not wait for it."""
         self._idle.append(await self._take())
 
-    async def decode(self, source: Path, pcm: Path) -> AsyncGenerator[Decoded, None]:
+    async def decode(self, source: Path, pcm: Path, vad: Vad | None = None) -> AsyncGenerator[Decoded, None]:
         """Decode ``source`` into ``pcm`` piece by piece; the last piece has ``done``.
 
         A child that dies on the file is replaced and the file tried once more: the PCM is written over with the same
@@ -56,7 +57,7 @@ class Decoders:
             given = 0
             for last_try in (False, True):
                 try:
-                    async with aclosing(self._attempt(source, pcm)) as parts:
+                    async with aclosing(self._attempt(source, pcm, vad)) as parts:
                         async for part in parts:
                             windows = tuple(window for window in part.windows if window.start >= given)
                             given = windows[-1].end if windows else given
@@ -68,12 +69,12 @@ class Decoders:
                             "The file could not be decoded: it makes the decoder fail or take too much memory."
                         ) from None
 
-    async def _attempt(self, source: Path, pcm: Path) -> AsyncGenerator[Decoded, None]:
+    async def _attempt(self, source: Path, pcm: Path, vad: Vad | None) -> AsyncGenerator[Decoded, None]:
         child = await self._take()
         self._busy.add(child.process)
         finished = False
         try:
-            part = await child.process.call(Decode(str(source), str(pcm), self._limits), PIECE_TIMEOUT_S)
+            part = await child.process.call(Decode(str(source), str(pcm), self._limits, vad), PIECE_TIMEOUT_S)
             while not part.done:
                 yield part
                 part = await child.process.call(DecodeMore(), PIECE_TIMEOUT_S)

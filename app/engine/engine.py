@@ -133,7 +133,7 @@ class Engine:
         started = time.monotonic()
         try:
             with job.scope:
-                async with aclosing(self._decoders.decode(job.source, job.pcm)) as parts:
+                async with aclosing(self._decoders.decode(job.source, job.pcm, job.progress.options.vad)) as parts:
                     async for part in parts:
                         job.add(part)
                         self._settle(job)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from app.backends.base import LoadOptions, ModelInfo, StepResult
-from app.transcript import Options, Window
+from app.transcript import Options, Vad, Window
 
 # --- to a worker ---
 
@@ -72,6 +72,7 @@ class Decode:
     source: str
     pcm: str
     limits: Limits
+    vad: Vad | None = None
 
 
 @dataclass(frozen=True, slots=True)

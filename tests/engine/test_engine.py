@@ -43,7 +43,7 @@ class HeldDecoders:
     async def warm_up(self) -> None:
         pass
 
-    async def decode(self, source: Path, pcm: Path) -> AsyncIterator[Decoded]:
+    async def decode(self, source: Path, pcm: Path, vad: object) -> AsyncIterator[Decoded]:
         await anyio.Path(pcm).write_bytes(bytes(4 * SAMPLE_RATE))
         try:
             yield part(0, done=False)
