@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from app.transcript import MAX_WINDOW, SAMPLE_RATE, Window
+from app.transcript import MAX_WINDOW, SAMPLE_RATE, Vad, Window
 
 #: Samples of one figure: 32 ms, the only size that Silero takes at 16 kHz.
 FRAME = 512
@@ -28,6 +28,8 @@ MIN_SILENCE = 5
 MIN_SPEECH, SURE = 3, 0.75
 #: Eight frames, 256 ms, are kept around speech: Silero misses weak first and last consonants.
 PAD = 8
+#: Where a request sets the threshold, speech ends this much under it, as in Silero's own code; at the last at least.
+ENDS_UNDER, LOWEST_END = 0.15, 0.01
 #: The longest window in whole frames.
 MAX_FRAMES = MAX_WINDOW // FRAME
 #: Where a window's last third begins: a cut there loses little of the room.
@@ -38,6 +40,8 @@ LONG_PAUSE = 3 * SAMPLE_RATE // FRAME
 ENOUGH = 6 * SAMPLE_RATE // FRAME
 #: A pause of 8 s ends any window, so that a lone word is not kept waiting and the silence is never encoded.
 VERY_LONG_PAUSE = 8 * SAMPLE_RATE // FRAME
+#: More than 6 s before speech would push speech out of the window.
+MOST_PADDING = 6 * SAMPLE_RATE // FRAME
 
 
 @dataclass(slots=True)
@@ -57,7 +61,15 @@ class WindowCutter:
     is all the speech there is; how the figures are divided among the calls makes no difference.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, vad: Vad | None = None) -> None:
+        """``vad`` is a request's own: its padding is that in front of a window (at most 6 s), its silence ends a span
+        (8 s at the latest, since such a pause ends any window).
+        """
+        self._begins, self._ends, self._pad, self._silence = BEGINS, ENDS, PAD, MIN_SILENCE
+        if vad is not None:
+            self._begins, self._ends = vad.threshold, max(vad.threshold - ENDS_UNDER, LOWEST_END)
+            self._pad = max(0, min(_frames(vad.padding_s), MOST_PADDING))
+            self._silence = max(1, min(_frames(vad.silence_s), VERY_LONG_PAUSE))
         self._now = 0
         self._open: _Open | None = None
         self._spans: list[tuple[int, int]] = []
@@ -83,16 +95,16 @@ class WindowCutter:
         """Let the next frame begin, continue or end a span."""
         span = self._open
         if span is None:
-            if probability < BEGINS:
+            if probability < self._begins:
                 return
             span = self._open = _Open(self._now)
         span.energies.append(energy)
         span.peak = max(span.peak, probability)
-        if probability >= BEGINS:
+        if probability >= self._begins:
             span.quiet = None
-        elif probability < ENDS and span.quiet is None:
+        elif probability < self._ends and span.quiet is None:
             span.quiet = self._now
-        if span.quiet is not None and self._now + 1 - span.quiet >= MIN_SILENCE:
+        if span.quiet is not None and self._now + 1 - span.quiet >= self._silence:
             self._close(span, span.quiet)
 
     def _close(self, span: _Open, end: int) -> None:
@@ -123,7 +135,7 @@ class WindowCutter:
     def _start(self) -> int:
         """Where the window in hand begins: a little before its first span."""
         first = self._spans[0][0] if self._spans or self._open is None else self._open.start
-        return max(first - PAD, self._floor)
+        return max(first - self._pad, self._floor)
 
     def _best_cut(self, next_start: int) -> int:
         """How many spans to take: up to the longest pause in the last third, else all of them."""
@@ -138,9 +150,11 @@ class WindowCutter:
 
     def _split(self, span: _Open) -> Window:
         """Cut an endless span at its quietest point in the last third of the window: of three frames the middle."""
-        offset = self._start() + LATE - span.start
         energies = span.energies
-        quietest = min(range(offset, len(energies) - 1), key=lambda i: sum(energies[i - 1 : i + 2]))
+        offset = self._start() - span.start
+        # Where silence went on for long before it turned out to be none, more was heard than a window holds.
+        places = range(offset + LATE, min(offset + MAX_FRAMES + 1, len(energies) - 1))
+        quietest = min(places, key=lambda i: sum(energies[i - 1 : i + 2]))
         cut = span.start + quietest
         self._spans.append((span.start, cut))
         window = self._emit(1, cut)
@@ -158,6 +172,10 @@ class WindowCutter:
         self._spans = self._spans[taken:]
         self._floor = end
         return Window(start * FRAME, end * FRAME, tuple((a * FRAME, b * FRAME) for a, b in spans))
+
+
+def _frames(seconds: float) -> int:
+    return round(min(seconds, 60) * SAMPLE_RATE / FRAME)
 
 
 def _clip(window: Window, samples: int) -> Window:

@@ -46,7 +46,7 @@ class Recording:
         self.done = False
         self._detector = detector
         self._detector.reset()
-        self._cutter = WindowCutter()
+        self._cutter = WindowCutter(request.vad)
         self._sound = Sound(request.source, request.limits.audio_s, request.limits.wall_s)
         try:
             self._blocks = _gather(self._sound.blocks(), LISTEN_SAMPLES)

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.audio.windows import FRAME, MIN_SILENCE, WindowCutter
-from app.transcript import MAX_WINDOW, SAMPLE_RATE, Window
+from app.audio.windows import BEGINS, FRAME, MIN_SILENCE, WindowCutter
+from app.transcript import MAX_WINDOW, SAMPLE_RATE, Vad, Window
 
 SECOND = SAMPLE_RATE / FRAME
 
 
-def cut(probabilities, energies=None, sizes=(), short=0):
+def cut(probabilities, energies=None, sizes=(), short=0, vad=None):
     """All windows of the figures, fed in pieces of ``sizes`` and then the rest; ``short`` samples lack at the end."""
     energies = [1.0] * len(probabilities) if energies is None else energies
-    cutter, windows, begin = WindowCutter(), [], 0
+    cutter, windows, begin = WindowCutter(vad), [], 0
     for size in (*sizes, len(probabilities)):
         windows += cutter.feed(probabilities[begin : begin + size], energies[begin : begin + size])
         begin += size
@@ -38,14 +38,23 @@ runs = st.lists(
 )
 
 
+#: Our own thresholds, and requests' of any kind, the absurd ones too.
+vads = st.none() | st.builds(
+    Vad,
+    st.sampled_from([0.0, 0.1, 0.34, 0.5, 0.9, 1.0]),
+    st.sampled_from([0.0, 0.1, 0.3, 2.0, 29.0, 1e9]),
+    st.sampled_from([0.0, 0.1, 0.2, 0.7, 3.0, 7.9, 31.0, 1e9]),
+)
+
+
 def frames_of(drawn):
     return [probability for probability, length in drawn for _ in range(length)]
 
 
-@given(runs, st.integers(0, FRAME - 1), st.randoms(use_true_random=False))
-def test_windows_are_in_order_disjoint_short_and_inside_the_recording(drawn, short, random) -> None:
+@given(runs, vads, st.integers(0, FRAME - 1), st.randoms(use_true_random=False))
+def test_windows_are_in_order_disjoint_short_and_inside_the_recording(drawn, vad, short, random) -> None:
     probabilities = frames_of(drawn)
-    windows = cut(probabilities, [random.random() for _ in probabilities], short=short)
+    windows = cut(probabilities, [random.random() for _ in probabilities], short=short, vad=vad)
     end = 0
     for window in windows:
         assert end <= window.start < window.end <= len(probabilities) * FRAME - short
@@ -60,36 +69,37 @@ def test_windows_are_in_order_disjoint_short_and_inside_the_recording(drawn, sho
         end = window.end
 
 
-@given(runs)
-def test_every_stretch_of_speech_is_in_some_windows_speech(drawn) -> None:
+@given(runs, vads)
+def test_every_stretch_of_speech_is_in_some_windows_speech(drawn, vad) -> None:
     probabilities = frames_of(drawn)
+    begins = vad.threshold if vad else BEGINS
     covered = [False] * len(probabilities)
-    for window in cut(probabilities):
+    for window in cut(probabilities, vad=vad):
         for start, end in window.speech:
             covered[start // FRAME : end // FRAME] = [True] * (end // FRAME - start // FRAME)
     sure, run = 0, 0
     for i, probability in enumerate(probabilities):
-        run = run + 1 if probability >= 0.35 else 0
+        run = run + 1 if probability >= begins else 0
         if run >= 3:
             sure += 1
             assert all(covered[i - 2 : i + 1])
-        elif probability >= 0.75:
+        elif probability >= max(begins, 0.75):
             assert covered[i]
 
 
-@given(runs, st.lists(st.integers(0, 700), max_size=30), st.randoms(use_true_random=False))
-def test_how_the_figures_are_divided_makes_no_difference(drawn, sizes, random) -> None:
+@given(runs, vads, st.lists(st.integers(0, 700), max_size=30), st.randoms(use_true_random=False))
+def test_how_the_figures_are_divided_makes_no_difference(drawn, vad, sizes, random) -> None:
     probabilities = frames_of(drawn)
     energies = [random.random() for _ in probabilities]
-    assert cut(probabilities, energies, sizes) == cut(probabilities, energies)
+    assert cut(probabilities, energies, sizes, vad=vad) == cut(probabilities, energies, vad=vad)
 
 
-@given(runs, runs)
-def test_what_was_given_out_is_never_changed_by_later_sound(drawn, more) -> None:
+@given(runs, runs, vads)
+def test_what_was_given_out_is_never_changed_by_later_sound(drawn, more, vad) -> None:
     begin, end = frames_of(drawn), frames_of(more)
-    cutter = WindowCutter()
+    cutter = WindowCutter(vad)
     early = cutter.feed(begin, [1.0] * len(begin))
-    assert cut(begin + end)[: len(early)] == early
+    assert cut(begin + end, vad=vad)[: len(early)] == early
 
 
 def test_silence_has_no_windows() -> None:
@@ -179,3 +189,31 @@ def test_padding_is_shared_where_windows_are_near() -> None:
     windows = cut(talk(0, 14, 0.3, 14, 0.3, 14))
     assert windows[0].end == windows[1].start
     assert windows[0].speech[-1][1] < windows[0].end < windows[1].speech[0][0]
+
+
+def test_a_requests_threshold_decides_what_is_speech() -> None:
+    faint = [0.0] * 20 + [0.45] * 20 + [0.0] * 20
+    assert cut(faint, vad=Vad(threshold=0.5)) == []
+    (window,) = cut(faint, vad=Vad(threshold=0.4))
+    assert window.speech == ((20 * FRAME, 40 * FRAME),)
+    # Speech ends 0.15 under the threshold.
+    assert len(cut([0.6] * 10 + [0.3] * 20 + [0.6] * 10, vad=Vad(threshold=0.5))[0].speech) == 2
+    assert len(cut([0.6] * 10 + [0.4] * 20 + [0.6] * 10, vad=Vad(threshold=0.5))[0].speech) == 1
+
+
+def test_a_requests_padding_is_kept_in_front_of_speech_only() -> None:
+    assert times(cut(talk(2, 2, 1), vad=Vad(padding_s=1.0))) == [(1.0, 4.2)]
+    assert times(cut(talk(2, 2, 1), vad=Vad(padding_s=0.0))) == [(2.0, 4.2)]
+    assert times(cut(talk(9, 2, 1), vad=Vad(padding_s=60.0))) == [(3.0, 11.2)]
+
+
+def test_a_requests_silence_decides_where_speech_has_ended() -> None:
+    spoken = talk(0, 2, 0.6, 2)
+    assert len(cut(spoken, vad=Vad(silence_s=0.5))[0].speech) == 2
+    assert len(cut(spoken, vad=Vad(silence_s=0.7))[0].speech) == 1
+
+
+def test_silence_that_turns_out_to_be_none_makes_no_window_too_long() -> None:
+    windows = cut(talk(0, 25, 7, 25), [1.0] * round(57 * SECOND), vad=Vad(silence_s=7.5))
+    assert max(window.end - window.start for window in windows) <= MAX_WINDOW
+    assert sum(end - start for w in windows for start, end in w.speech) == round(57 * SECOND) * FRAME

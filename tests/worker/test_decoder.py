@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from app.errors import StorageFull, UndecodableAudio
+from app.transcript import Vad
 from app.worker import decoder as decoder_module
 from app.worker.decoder import Decoder
 from app.worker.messages import Decode, Decoded, DecodeMore, Failed, Limits, Ready
@@ -89,6 +90,17 @@ def test_a_short_clip_is_done_in_one_reply_and_its_pcm_is_private(child, tmp_pat
     assert window.end - window.start > 0.9 * 60_904
     assert (tmp_path / "pcm").stat().st_size == 2 * 60_904
     assert stat.S_IMODE((tmp_path / "pcm").stat().st_mode) == 0o600
+
+
+def test_a_requests_own_vad_is_for_that_file_only(child, tmp_path) -> None:
+    def windows(vad):
+        return ask(child, Decode(str(CLIPS / "en000.flac"), str(tmp_path / "pcm"), Limits(), vad)).windows
+
+    usual = windows(None)
+    assert windows(Vad(threshold=1.0)) == ()
+    (late,) = windows(Vad(padding_s=0.0))
+    assert late.start == late.speech[0][0] > usual[0].start
+    assert windows(None) == usual
 
 
 def test_a_long_recording_comes_in_pieces_with_its_pcm_always_there(child, long_wav, tmp_path) -> None:
