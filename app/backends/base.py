@@ -62,7 +62,9 @@ class StepResult:
     """One step's outcome, a result for each window in the order given.
 
     ``language`` is the code the step was decoded in: the one asked for, or the one detected from the step's first
-    window. ``prompt_tokens`` and ``decoded_tokens`` count over the step.
+    window. ``prompt_tokens`` and ``decoded_tokens`` count over the windows that are done, not over those that come back
+    with ``retry``: what the decoder was given for each (the prompt's tokens as far as Whisper sees them, start,
+    language and task), and what it decoded in the attempt that was used, timestamps included, the end of text not.
     """
 
     windows: tuple[WindowResult, ...]
@@ -89,8 +91,11 @@ class Backend(ABC):
 
         Windows are at least one, none with ``retry`` unless it is alone. Where there is one, it is taken through
         the whole temperature ladder; of several, those that fail the guards at the first temperature go back
-        with ``retry`` set. ``options.language`` None detects the language from the first window.
-        Raises ``InferenceFailed``; ``InvalidRequest`` for a language that the model does not know.
+        with ``retry`` set. ``options.language`` None detects the language from the first window: the likeliest of all,
+        or of ``options.languages`` where there are any; a model that knows English only has nothing to detect. With
+        ``options.logprobs`` segments carry the figures of their text tokens, decoded without beams; that costs.
+        Raises ``InferenceFailed``; ``InvalidRequest`` for a language that the model does not know (of
+        ``options.languages`` one is enough), and for a translation by a model that knows English only.
         """
 
     def warm_up(self) -> None:  # noqa: B027 - a backend may have nothing to warm

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.backends import BACKENDS, rules
 from app.backends.base import LoadOptions, ModelInfo
 from app.backends.rules import Attempt
-from app.backends.whisper import Pass, WhisperBackend, suppressed_tokens, text_of
+from app.backends.tokens import suppressed_tokens, text_of
+from app.backends.whisper import Pass, WhisperBackend
 from app.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -75,9 +77,8 @@ class FasterWhisper(WhisperBackend):
         features = np.ascontiguousarray(np.stack(mels), dtype=np.float32)
         return self._whisper.encode(self._ctranslate2.StorageView.from_array(features))
 
-    def _detect(self, features: Any) -> str:
-        token, _probability = self._whisper.detect_language(features)[0][0]
-        return str(token[2:-2])
+    def _detect(self, features: Any) -> Sequence[str]:
+        return [str(token[2:-2]) for token, _probability in self._whisper.detect_language(features)[0]]
 
     def _make_tokenizer(self, language: str, task: str) -> Any:
         from faster_whisper.tokenizer import Tokenizer
@@ -88,8 +89,14 @@ class FasterWhisper(WhisperBackend):
         return tokenizer
 
     def _greedy(self, work: Pass) -> list[Attempt]:
-        results = self._generate(work, work.features, beam_size=max(1, work.beam_size))
-        return [_attempt(work.tokenizer, result, 0.0) for result in results]
+        results = self._generate(work, work.features, beam_size=1 if work.logprobs else max(1, work.beam_size))
+        attempts = [_attempt(work.tokenizer, result, 0.0) for result in results]
+        if not work.logprobs:
+            return attempts
+        return [
+            replace(attempt, logprobs=self._raw_logprobs(work, row, attempt.tokens))
+            for row, attempt in enumerate(attempts)
+        ]
 
     def _sample(self, work: Pass, row: int, temperature: float) -> Attempt:
         # Without sampling_topk=0 CTranslate2 takes the likeliest token whatever the temperature.
@@ -117,6 +124,36 @@ class FasterWhisper(WhisperBackend):
         )
         return results
 
+    def _raw_logprobs(self, work: Pass, row: int, tokens: tuple[int, ...]) -> tuple[float, ...]:
+        """The log-probabilities of one row's ``tokens`` before anything was suppressed.
+
+        The logits that CTranslate2 (4.8.5) returns of a search are those that were left after suppression. So the
+        tokens are given to it once more, as a prefix, with nothing to suppress: it then returns the logits of
+        each step of the prefix, in which <|notimestamps|> alone is missing, since timestamps are on. One row at a time,
+        because a window's logits take up to 46 MB.
+        """
+        import numpy as np
+
+        if not tokens:
+            return ()
+        before, count = len(work.prompt) - 1, len(tokens)
+        result = self._whisper.generate(
+            self._row(work.features, row),
+            [[*work.prompt, *tokens]],
+            beam_size=1,
+            # Half of this, and this less the prompt, must hold the prefix; what follows the prefix is not wanted.
+            max_length=max(2 * count, before + count),
+            return_logits_vocab=True,
+            suppress_blank=False,
+            suppress_tokens=[],
+        )[0]
+        figures = []
+        for token, step in zip(tokens, result.logits[0][:count], strict=True):
+            logits = np.asarray(self._on_cpu(step), np.float64)
+            highest = logits.max()
+            figures.append(float(logits[token] - highest - np.log(np.exp(logits - highest).sum())))
+        return tuple(figures)
+
     def _seed(self, seed: int) -> None:
         """Nothing: CTranslate2 seeds its thread's generator at the first draw only (``set_random_seed`` later has no
         effect, measured with 4.8.5), so what is sampled depends on what was sampled before."""
@@ -132,8 +169,12 @@ class FasterWhisper(WhisperBackend):
             return features
         import numpy as np
 
-        on_cpu = features.to_device(self._ctranslate2.Device.cpu).to(self._ctranslate2.DataType.float32)
-        return self._ctranslate2.StorageView.from_array(np.ascontiguousarray(np.array(on_cpu)[row : row + 1]))
+        one = np.array(self._on_cpu(features))[row : row + 1]
+        return self._ctranslate2.StorageView.from_array(np.ascontiguousarray(one))
+
+    def _on_cpu(self, values: Any) -> Any:
+        """A StorageView of any device and type as float32 on the CPU, which numpy can read."""
+        return values.to_device(self._ctranslate2.Device.cpu).to(self._ctranslate2.DataType.float32)
 
 
 def _attempt(tokenizer: Any, result: Any, temperature: float) -> Attempt:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.backends import rules
-from app.backends.whisper import suppressed_tokens
+from app.backends.tokens import suppressed_tokens
 
 
 def encode(encoder: Any, mel: Any) -> Any:
@@ -93,19 +93,21 @@ class TokenFilter:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A sequence without prompt and end; ``logprob`` sums its tokens' log-probabilities and the end's."""
+    """A sequence without prompt and end; ``logprob`` sums its tokens' log-probabilities and the end's,
+    as filtered; ``raw_logprobs``, where asked for, are each token's before the filter."""
 
     tokens: tuple[int, ...]
     logprob: float
     no_speech_prob: float
+    raw_logprobs: tuple[float, ...] = ()
 
 
 def decode(
-    model: Any, features: Any, tokenizer: Any, prompt: Sequence[int], temperature: float, rows: int
+    model: Any, features: Any, tokenizer: Any, prompt: Sequence[int], temperature: float, rows: int, raw: bool = False
 ) -> list[Decoded]:
     """Decode ``rows`` sequences on ``features`` (rows, positions, width; or one row, which all then share).
 
-    Greedy at temperature 0, else sampled with MLX's random state.
+    Greedy at temperature 0, else sampled with MLX's random state. ``raw`` asks for ``raw_logprobs``.
     """
     mx = _mx()
     token_filter = TokenFilter(tokenizer, model.dims.n_vocab, suppressed_tokens(tokenizer), rows)
@@ -115,30 +117,40 @@ def decode(
     no_speech = at_start[:, tokenizer.no_speech]
     total, done = mx.zeros((rows,)), mx.zeros((rows,), dtype=mx.bool_)
     chosen: list[Any] = []
+    raws: list[Any] = []
     finished: Any = None
     for _ in range(min(rules.MAX_DECODED, model.dims.n_text_ctx - len(prompt))):
         if chosen:
             logits, cache, _ = model.decoder(chosen[-1][:, None], features, kv_cache=cache)
-        scores = token_filter.apply(logits[:, -1].astype(mx.float32))
+        unfiltered = logits[:, -1].astype(mx.float32)
+        scores = token_filter.apply(unfiltered)
         token = mx.random.categorical(scores / temperature) if temperature else mx.argmax(scores, axis=-1)
-        gained = mx.take_along_axis(scores, token[:, None], axis=-1)[:, 0] - mx.logsumexp(scores, axis=-1)
-        total = total + mx.where(done, 0.0, gained)
+        total = total + mx.where(done, 0.0, _logprob(scores, token))
+        raws += [_logprob(unfiltered, token)] if raw else []
         token = mx.where(done, tokenizer.eot, token)
         done = done | (token == tokenizer.eot)
         token_filter.update(token)
         chosen.append(token)
         # Ask about the token before this one, so that the device already works on the next while Python waits.
         previous, finished = finished, mx.all(done)
-        mx.async_eval(token, total, finished)
+        mx.async_eval(token, total, finished, *raws[-1:])
         if previous is not None and previous.item():
             break
     sequences: list[list[int]] = mx.stack(chosen, axis=1).tolist()
     sums: list[float] = total.tolist()
     silences: list[float] = no_speech.tolist()
+    figures: list[list[float]] = mx.stack(raws, axis=1).tolist() if raw else [[]] * rows
     return [
-        Decoded(_until(sequence, tokenizer.eot), logprob, silence)
-        for sequence, logprob, silence in zip(sequences, sums, silences, strict=True)
+        Decoded(tokens, logprob, silence, tuple(figures[row][: len(tokens)]))
+        for row, (sequence, logprob, silence) in enumerate(zip(sequences, sums, silences, strict=True))
+        for tokens in [_until(sequence, tokenizer.eot)]
     ]
+
+
+def _logprob(scores: Any, tokens: Any) -> Any:
+    """The log-probability (rows,) that ``scores`` (rows, vocabulary) give to ``tokens`` (rows,)."""
+    mx = _mx()
+    return mx.take_along_axis(scores, tokens[:, None], axis=-1)[:, 0] - mx.logsumexp(scores, axis=-1)
 
 
 def _until(sequence: list[int], end: int) -> tuple[int, ...]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from app.backends import BACKENDS, mlx_decoding, rules
 from app.backends.base import LoadOptions, ModelInfo
 from app.backends.rules import Attempt
-from app.backends.whisper import Pass, WhisperBackend, text_of
+from app.backends.tokens import text_of
+from app.backends.whisper import Pass, WhisperBackend
 from app.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -77,11 +78,11 @@ class MlxWhisper(WhisperBackend):
         mx.eval(features)
         return features
 
-    def _detect(self, features: Any) -> str:
+    def _detect(self, features: Any) -> Sequence[str]:
         tokenizer = self._tokenizer("en", "transcribe")
         logits = mlx_decoding.language_logits(self._model.decoder, features, tokenizer.sot)
-        likeliest = max(tokenizer.all_language_tokens, key=lambda token: logits[token])
-        return str(tokenizer.decode([likeliest])).strip("<|>")
+        ranked = sorted(tokenizer.all_language_tokens, key=lambda token: logits[token], reverse=True)
+        return [str(tokenizer.decode([token])).strip("<|>") for token in ranked]
 
     def _make_tokenizer(self, language: str, task: str) -> Any:
         return self._tokenizer_module.get_tokenizer(
@@ -97,7 +98,7 @@ class MlxWhisper(WhisperBackend):
         return _attempt(work, max(drawn, key=_likelihood), temperature)
 
     def _decoded(self, work: Pass, features: Any, temperature: float, rows: int) -> list[mlx_decoding.Decoded]:
-        return mlx_decoding.decode(self._model, features, work.tokenizer, work.prompt, temperature, rows)
+        return mlx_decoding.decode(self._model, features, work.tokenizer, work.prompt, temperature, rows, work.logprobs)
 
     def _seed(self, seed: int) -> None:
         self._mx.random.seed(seed)
@@ -137,6 +138,7 @@ def _attempt(work: Pass, decoded: mlx_decoding.Decoded, temperature: float) -> A
         avg_logprob=decoded.logprob / (len(decoded.tokens) + 1),
         no_speech_prob=decoded.no_speech_prob,
         temperature=temperature,
+        logprobs=decoded.raw_logprobs,
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from app.errors import InferenceFailed
-from app.transcript import MAX_WINDOW, SAMPLE_RATE, Segment, Window, Word
+from app.transcript import MAX_WINDOW, SAMPLE_RATE, Segment, TokenLogprob, Window, Word
 
 #: Text that compresses better than this is a repetition loop (OpenAI's figure).
 COMPRESSION_RATIO_LIMIT = 2.4
@@ -47,13 +47,18 @@ REMAINDER_PADDING = 3 * SAMPLE_RATE
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One window's tokens (without prompt and end of text) and their figures, as a library decoded them."""
+    """One window's tokens (without prompt and end of text) and their figures, as a library decoded them.
+
+    ``logprobs``, where they were asked for, has a figure for each token: the natural logarithm of the probability that
+    the model gave it before any token was suppressed.
+    """
 
     tokens: tuple[int, ...]
     text: str
     avg_logprob: float
     no_speech_prob: float
     temperature: float
+    logprobs: tuple[float, ...] = ()
 
     @property
     def compression_ratio(self) -> float:
@@ -62,20 +67,22 @@ class Attempt:
     @property
     def finite(self) -> bool:
         """Whether the figures are numbers; an attempt whose figures are not must not be used (a GPU went wrong)."""
-        return math.isfinite(self.avg_logprob) and math.isfinite(self.no_speech_prob)
+        return all(map(math.isfinite, (self.avg_logprob, self.no_speech_prob, *self.logprobs)))
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A stretch of tokens between timestamps; ``start`` and ``end`` in samples from the window's start.
 
-    ``closed`` is False for text behind the last pair of timestamps, which a remainder decodes again.
+    ``closed`` is False for text behind the last pair of timestamps, which a remainder decodes again. ``first`` is
+    where ``tokens`` begin among the window's.
     """
 
     start: int
     end: int
     tokens: tuple[int, ...]
     closed: bool = True
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +163,9 @@ def split_pieces(tokens: Sequence[int], timestamp_begin: int, length: int) -> tu
         return max(0, min((token - timestamp_begin) * SAMPLES_PER_TIMESTAMP, length))
 
     pieces: list[Piece] = []
-    heard = 0
+    heard = following = 0
     for part in _parts(tokens, timestamp_begin):
+        first, following = following, following + len(part)
         if all(token >= timestamp_begin for token in part):
             heard = max(heard, position(part[-1]))
             continue
@@ -165,7 +173,7 @@ def split_pieces(tokens: Sequence[int], timestamp_begin: int, length: int) -> tu
         closed = part[-1] >= timestamp_begin
         end = max(start, position(part[-1])) if closed else length
         if start < length:
-            pieces.append(Piece(start, end, part, closed))
+            pieces.append(Piece(start, end, part, closed, first))
         heard = end if closed else heard
     return pieces, heard if any(piece.closed for piece in pieces) else length
 
@@ -204,7 +212,14 @@ def read(window: Window, tokens: Sequence[int], timestamp_begin: int) -> tuple[l
     return [piece for piece in pieces if piece.closed or rest is None], rest
 
 
-def make_segment(window: Window, decoded: Attempt, piece: Piece, text: str, timed: TimedPiece | None = None) -> Segment:
+def make_segment(
+    window: Window,
+    decoded: Attempt,
+    piece: Piece,
+    text: str,
+    timed: TimedPiece | None = None,
+    logprobs: tuple[TokenLogprob, ...] = (),
+) -> Segment:
     """A piece as a segment: seconds of the recording, in whole milliseconds and inside the window."""
     words = _words(window, timed.words) if timed else ()
     start = _seconds(window, timed.start if timed else piece.start / SAMPLE_RATE)
@@ -222,6 +237,7 @@ def make_segment(window: Window, decoded: Attempt, piece: Piece, text: str, time
         compression_ratio=decoded.compression_ratio,
         no_speech_prob=float(decoded.no_speech_prob),
         words=words,
+        logprobs=logprobs,
     )
 
 

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from app.backends import rules
 from app.backends.base import Backend, StepResult, WindowResult
 from app.backends.rules import Attempt, Piece, TimedPiece, TimedWord
+from app.backends.tokens import prompt_tokens, spell, text_of
 from app.errors import InferenceFailed, InvalidRequest, WhisperdError
-from app.transcript import MAX_WINDOW, SAMPLE_RATE, Options, Segment, Window
+from app.transcript import MAX_WINDOW, SAMPLE_RATE, Options, Segment, TokenLogprob, Window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,12 +36,13 @@ WARM_UP_NOISE = 30
 @dataclass(frozen=True, slots=True)
 class Pass:
     """One step's common ground: the library's encoded ``features`` (a row for each window), its ``tokenizer`` for the
-    language and task, the decoder's ``prompt`` tokens, and the ``beam_size`` asked for."""
+    language and task, the decoder's ``prompt`` tokens, the ``beam_size`` asked for, and whether ``logprobs`` are."""
 
     features: Any
     tokenizer: Any
     prompt: tuple[int, ...]
     beam_size: int = 1
+    logprobs: bool = False
 
 
 class WhisperBackend(Backend):
@@ -58,8 +60,8 @@ class WhisperBackend(Backend):
         """Encode each of ``audio`` (float32 mono 16 kHz), padded with silence to ``frames`` of 10 ms."""
 
     @abstractmethod
-    def _detect(self, features: Any) -> str:
-        """The likeliest language code of the first row."""
+    def _detect(self, features: Any) -> Sequence[str]:
+        """The codes of all languages that the model knows, by the first row, likeliest first."""
 
     @abstractmethod
     def _make_tokenizer(self, language: str, task: str) -> Any:
@@ -67,7 +69,10 @@ class WhisperBackend(Backend):
 
     @abstractmethod
     def _greedy(self, work: Pass) -> list[Attempt]:
-        """Decode all rows at temperature 0 in one pass."""
+        """Decode all rows at temperature 0 in one pass.
+
+        With ``work.logprobs`` without beams, and each attempt with the ``logprobs`` of its tokens.
+        """
 
     @abstractmethod
     def _sample(self, work: Pass, row: int, temperature: float) -> Attempt:
@@ -104,24 +109,35 @@ class WhisperBackend(Backend):
         self._greedy(Pass(features, tokenizer, prompt_tokens(tokenizer, "")))
 
     def _step(self, pcm: NDArray[np.int16], windows: Sequence[Window], options: Options) -> StepResult:
+        if options.task == "translate" and not self._multilingual:
+            raise InvalidRequest("This model cannot translate: it knows English only.", param="model")
         features = self._encode([samples(pcm, window) for window in windows], encoded_frames(windows))
         language = self._language(features, options)
         tokenizer = self._tokenizer(language, options.task)
-        work = Pass(features, tokenizer, prompt_tokens(tokenizer, options.prompt), options.beam_size)
+        prompt = prompt_tokens(tokenizer, options.prompt)
+        work = Pass(features, tokenizer, prompt, options.beam_size, options.logprobs)
         decoded = self._decode(work, windows, options.temperatures)
+        used = [attempt for attempt in decoded if attempt]
         return StepResult(
             windows=tuple(
                 self._result(work, row, window, decoded[row], options.words) for row, window in enumerate(windows)
             ),
             language=language,
-            prompt_tokens=len(work.prompt) * len(windows),
-            decoded_tokens=sum(len(attempt.tokens) for attempt in decoded if attempt),
+            prompt_tokens=len(prompt) * len(used),
+            decoded_tokens=sum(len(attempt.tokens) for attempt in used),
         )
 
     def _language(self, features: Any, options: Options) -> str:
         if not self._multilingual:
             return "en"
-        return options.language or self._detect(features)
+        if options.language:
+            return options.language
+        ranked = self._detect(features)
+        candidates = [code for code in ranked if code in options.languages] if options.languages else ranked
+        if not candidates:
+            asked = ", ".join(options.languages)
+            raise InvalidRequest(f"This model knows none of the languages {asked}.", param="languages")
+        return candidates[0]
 
     def _tokenizer(self, language: str, task: str) -> Any:
         key = (language, task) if self._multilingual else ("en", "transcribe")
@@ -168,7 +184,7 @@ class WhisperBackend(Backend):
         spoken = [(piece, text) for piece, text in zip(pieces, texts, strict=True) if text.strip()]
         timed = self._timed(work, row, window, [piece for piece, _ in spoken]) if words else [None] * len(spoken)
         segments: list[Segment] = [
-            rules.make_segment(window, decoded, piece, text, times)
+            rules.make_segment(window, decoded, piece, text, times, _logprobs(work, decoded, piece))
             for (piece, text), times in zip(spoken, timed, strict=True)
         ]
         return WindowResult(window, tuple(segments), (rest,) if rest else ())
@@ -206,38 +222,10 @@ def encoded_frames(windows: Sequence[Window]) -> int:
     return min(2 * -(-longest // rules.SAMPLES_PER_TIMESTAMP), MAX_WINDOW // rules.SAMPLES_PER_FRAME)
 
 
-def prompt_tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """The decoder's first tokens: the prompt's last ones behind their mark, then start, language and task.
-
-    Special tokens spelled out in ``text`` are left out: a prompt must not steer the decoder.
-    """
-    given = [t for t in encode_text(tokenizer, f" {text.strip()}") if t < tokenizer.eot] if text.strip() else []
-    before = [tokenizer.sot_prev, *given[-rules.PROMPT_TOKENS :]] if given else []
-    return (*before, *tokenizer.sot_sequence)
-
-
-def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Plain text as tokens; tiktoken would refuse text that spells out a special token."""
-    if hasattr(tokenizer, "encoding"):
-        return list(tokenizer.encode(text, disallowed_special=()))
-    return list(tokenizer.encode(text))
-
-
-def text_of(tokenizer: Any, tokens: Sequence[int]) -> str:
-    return str(tokenizer.decode([token for token in tokens if token < tokenizer.eot]))
-
-
-def suppressed_tokens(tokenizer: Any) -> tuple[int, ...]:
-    """What must never be decoded: OpenAI's list of non-speech symbols, and the special tokens of the prompt."""
-    special = (
-        tokenizer.transcribe,
-        tokenizer.translate,
-        tokenizer.sot,
-        tokenizer.sot_prev,
-        tokenizer.sot_lm,
-        tokenizer.no_speech,
-    )
-    return tuple(sorted({*tokenizer.non_speech_tokens, *(token for token in special if token is not None)}))
+def _logprobs(work: Pass, decoded: Attempt, piece: Piece) -> tuple[TokenLogprob, ...]:
+    if not work.logprobs:
+        return ()
+    return spell(work.tokenizer, piece.tokens, decoded.logprobs[piece.first : piece.first + len(piece.tokens)])
 
 
 def _timed_piece(segment: dict[str, Any]) -> TimedPiece:
