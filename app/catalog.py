@@ -215,6 +215,15 @@ class Catalog:
                 yield repo
 
 
+def can_translate(model: Model) -> bool:
+    """Whether the model was trained to translate into English: by its name, since its weights do not say.
+
+    English-only, turbo and distilled models were not (their model cards say so), nor was ``micro``.
+    """
+    names = f"{model.name} {model.repo or ''} {model.path.name}".lower()
+    return not any(re.search(pattern, names) for pattern in (r"\.en\b", "turbo", "distil", rf"\b{MICRO}\b"))
+
+
 def means_default(name: str) -> bool:
     """Whether a request's model name leaves the choice to the server: empty, or one of OpenAI's own."""
     return not name.strip() or any(fnmatchcase(name.strip(), pattern) for pattern in DEFAULT_NAMES)

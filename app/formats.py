@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,10 @@ from app.transcript import Segment, Transcript
 
 #: ``timestamp_granularities[]`` that may be asked for.
 GRANULARITIES = frozenset({"segment", "word"})
+
+
+#: Whisper's encoder makes one position of 20 ms.
+POSITIONS_PER_SECOND = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,10 @@ class Format:
 
 
 def to_json(transcript: Transcript, _: frozenset[str]) -> str:
-    return _dump({"text": transcript.text, "usage": _usage(transcript)})
+    body: dict[str, Any] = {"text": transcript.text}
+    if transcript.with_logprobs:
+        body["logprobs"] = logprobs_body(transcript.segments)
+    return _dump({**body, "usage": _usage(transcript)})
 
 
 def to_text(transcript: Transcript, _: frozenset[str]) -> str:
@@ -73,6 +80,28 @@ FORMATS: dict[str, Format] = {
     "verbose_json": Format(to_verbose_json, "application/json"),
     "vtt": Format(to_vtt, "text/vtt; charset=utf-8"),
 }
+
+
+def logprobs_body(segments: Iterable[Segment]) -> list[dict[str, Any]]:
+    """OpenAI's ``logprobs``: the segments' text tokens in order."""
+    return [
+        {"token": token.token, "logprob": token.logprob, "bytes": list(token.bytes)}
+        for segment in segments
+        for token in segment.logprobs
+    ]
+
+
+def token_usage(transcript: Transcript) -> dict[str, Any]:
+    """OpenAI's ``usage`` in tokens: of audio the encoder's positions, of text what was prompted and decoded."""
+    audio = math.ceil(transcript.duration * POSITIONS_PER_SECOND)
+    text, output = transcript.prompt_tokens, transcript.decoded_tokens
+    return {
+        "type": "tokens",
+        "input_tokens": audio + text,
+        "input_token_details": {"text_tokens": text, "audio_tokens": audio},
+        "output_tokens": output,
+        "total_tokens": audio + text + output,
+    }
 
 
 def _segment(number: int, segment: Segment) -> dict[str, Any]:

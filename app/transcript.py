@@ -116,14 +116,19 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What a job ends in. ``language`` is a code; ``duration`` is decoded seconds; ``segments`` are in order of
-    time.
+    """What a job ends in.
+
+    ``language`` is the text's, as a code; ``duration`` is decoded seconds; ``segments`` are in order of time;
+    ``prompt_tokens`` and ``decoded_tokens`` count over all steps; ``with_logprobs`` whether they were asked for.
     """
 
     language: str
     duration: float
     segments: tuple[Segment, ...]
     task: str = "transcribe"
+    prompt_tokens: int = 0
+    decoded_tokens: int = 0
+    with_logprobs: bool = False
 
     @property
     def text(self) -> str:

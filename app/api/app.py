@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 import app as package
-from app.api import errors, health, models, transcriptions
+from app.api import docs, errors, health, models, transcriptions, translations
 from app.api.auth import KeyMiddleware
-from app.api.schemas import TranscriptionBody, VerboseTranscriptionBody
+from app.api.paths import PathMiddleware
+from app.api.responses import DOCUMENTED
 from app.api.service import Service
 from app.engine.build import catalog_of, engine_of
 from app.settings import Settings
@@ -35,26 +36,31 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for module in (transcriptions, models, health):
+    for module in (transcriptions, translations, models, health):
         app.include_router(module.router)
     errors.install(app)
+    docs.install(app)
     if settings.api_key is not None:
         app.add_middleware(KeyMiddleware, key=settings.api_key.get_secret_value())
+    # Added last, so outermost: the key check sees the path that is served.
+    app.add_middleware(PathMiddleware)
     _document(app)
     return app
 
 
 def _document(app: FastAPI) -> None:
-    """Add the schemas that the routes refer to by name to the app's OpenAPI document."""
+    """Add to the app's OpenAPI document the schemas that routes refer to by name, and the key, which few need."""
     generate = app.openapi
 
     def openapi() -> dict[str, object]:
         document = generate()
         schemas = document["components"]["schemas"]
-        for model in (TranscriptionBody, VerboseTranscriptionBody):
+        for model in DOCUMENTED:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= schema.pop("$defs", {})
             schemas[model.__name__] = schema
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}, {}]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend it

@@ -8,11 +8,12 @@ import hmac
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.api import docs
 from app.api.errors import error_response
 from app.errors import Unauthorized
 
-#: Answered without a key: they say nothing but that the server lives.
-_OPEN_PATHS = frozenset({"/health", "/ready"})
+#: Answered without a key: they say nothing but that the server lives, and what its API is.
+_OPEN_PATHS = frozenset({"/health", "/ready"}) | docs.OPEN_PATHS
 
 
 class KeyMiddleware:

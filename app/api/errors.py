@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import cast
+from typing import Any, cast
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -14,8 +14,13 @@ from app.errors import InvalidRequest, MethodNotAllowed, NotFound, WhisperdError
 from app.log import logger
 
 
+def error_body(error: WhisperdError) -> dict[str, Any]:
+    """OpenAI's ``{"error": {"message", "type", "param", "code"}}``."""
+    return {"error": {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}}
+
+
 def error_response(error: WhisperdError) -> JSONResponse:
-    """``{"error": {"message", "type", "param", "code"}}`` with the headers that clients act on."""
+    """The error's body with its status and the headers that clients act on."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -23,8 +28,7 @@ def error_response(error: WhisperdError) -> JSONResponse:
         headers["x-should-retry"] = str(error.should_retry).lower()
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    content = {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}
-    return JSONResponse({"error": content}, status_code=error.status, headers=headers)
+    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
 
 
 def install(app: FastAPI) -> None:

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import dataclass
 
 import anyio
 from anyio.abc import TaskGroup
@@ -29,6 +30,14 @@ from app.transcript import SAMPLE_RATE, Options
 
 #: How often an idle engine looks whether its worker still lives.
 _IDLE_CHECK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """``position`` counts from 1; ``seconds`` until the job should be done, None while the device's pace is unknown."""
+
+    position: int
+    seconds: float | None
 
 
 class Engine:
@@ -106,6 +115,12 @@ class Engine:
         assert self._tasks is not None, "the engine is not running"
         job.begin(options, model_path)
         self._tasks.start_soon(self._feed, job)
+
+    def place(self, job: Job) -> Place:
+        """Where the job stands among those that wait for the device now."""
+        ahead = [other for other in self._lane.ahead(job) if other is not job]
+        audio = sum(other.progress.remaining_s for other in [job, *ahead])
+        return Place(len(ahead) + 1, self.pace.seconds_for(audio))
 
     def refuse(self) -> None:
         """Take no new jobs."""

@@ -34,13 +34,14 @@ class Job:
         self._windows_at: float | None = None
         self._stepped_at: float | None = None
         self._lost_steps = 0
-        self._transcript: Transcript | None = None
-        self._error: WhisperdError | None = None
-        self._changed = anyio.Event()
+        self.transcript: Transcript | None = None
+        self.error: WhisperdError | None = None
+        #: Set, and replaced, at every change: take it, look at the job, then wait on it.
+        self.change = anyio.Event()
 
     @property
     def over(self) -> bool:
-        return self._transcript is not None or self._error is not None or self.scope.cancel_called
+        return self.transcript is not None or self.error is not None or self.scope.cancel_called
 
     @property
     def waited_seconds(self) -> float:
@@ -51,24 +52,35 @@ class Job:
 
     async def result(self) -> Transcript:
         """The transcript, once it is there. Raises the error that ended the job."""
-        while self._transcript is None:
-            if self._error is not None:
-                raise self._error
-            await self._changed.wait()
-        return self._transcript
+        while self.transcript is None:
+            if self.error is not None:
+                raise self.error
+            await self.change.wait()
+        return self.transcript
+
+    async def opened(self) -> None:
+        """Wait until some of the upload is decoded: what is wrong with it as a whole has shown by then.
+
+        Raises the error that ended the job.
+        """
+        while not self.progress.samples and not self.progress.decoded:
+            change = self.change
+            if self.error is not None:
+                raise self.error
+            await change.wait()
 
     async def segments(self) -> AsyncIterator[tuple[Segment, ...]]:
         """Final segments in order of time as they come, perhaps none at a time; ends with the job. Raises its error."""
         given = 0
         while True:
-            changed, fresh = self._changed, self.progress.segments[given:]
+            changed, fresh = self.change, self.progress.segments[given:]
             given += len(fresh)
             yield tuple(fresh)
-            if self._error is not None:
-                raise self._error
-            if self._transcript is not None and given == len(self.progress.segments):
+            if self.error is not None:
+                raise self.error
+            if self.transcript is not None and given == len(self.progress.segments):
                 return
-            if changed is self._changed:
+            if changed is self.change:
                 await changed.wait()
 
     # --- what the engine does with it ---
@@ -103,12 +115,12 @@ class Job:
         self.progress.put_back()
 
     def succeed(self) -> None:
-        self._transcript, self.outcome = self.progress.transcript(), "ok"
+        self.transcript, self.outcome = self.progress.transcript(), "ok"
         self._notify()
 
     def fail(self, error: WhisperdError) -> None:
         if not self.over:
-            self._error, self.outcome = error, error.code
+            self.error, self.outcome = error, error.code
             self.scope.cancel()
             self._notify()
 
@@ -119,5 +131,5 @@ class Job:
             self._notify()
 
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        self.change.set()
+        self.change = anyio.Event()

@@ -61,6 +61,11 @@ class Lane(Generic[Key]):
         """The job that should get the next step, or None where nobody waits. Changes nothing."""
         return min(self._entries, key=lambda key: self._entries[key].rank, default=None)
 
+    def ahead(self, key: Key) -> list[Key]:
+        """The jobs that would be named before ``key`` if nothing else came; all of them where it is not here."""
+        entry = self._entries.get(key)
+        return [other for other, theirs in self._entries.items() if entry is None or theirs.rank < entry.rank]
+
     def granted(self, key: Key, seconds: float) -> None:
         """Say that ``key`` got a step of ``seconds`` of audio: the others age, it is young again."""
         for other, entry in self._entries.items():

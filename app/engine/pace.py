@@ -30,6 +30,10 @@ class Pace:
             return 1
         return max(1, min(self._max_batch, int(STEP_SECONDS / max(self.window_seconds, 1e-6))))
 
+    def seconds_for(self, audio_seconds: float) -> float | None:
+        """Device seconds that so much audio should take; None while nothing is measured."""
+        return None if self.real_time_factor is None else audio_seconds * self.real_time_factor
+
     def retry_after(self, queued_audio_seconds: float) -> int:
         """Seconds until that much audio should be through: whole, from 1 to 120, as ``Retry-After`` wants them."""
         estimate = queued_audio_seconds * (self.real_time_factor or 0.5)

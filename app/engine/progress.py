@@ -26,6 +26,8 @@ class Progress:
         self.declared_s: float | None = None
         self.decoded = False
         self.segments: list[Segment] = []
+        self.prompt_tokens = 0
+        self.decoded_tokens = 0
         self._pending: list[tuple[int, Window]] = []
         self._running: dict[int, Window] = {}
         self._held: list[tuple[int, tuple[Segment, ...]]] = []
@@ -86,6 +88,8 @@ class Progress:
         """Take in a step's result; returns the segments that are final with it, in order of time."""
         if self.options.language is None and any(outcome.segments for outcome in result.windows):
             self.options = replace(self.options, language=result.language)
+        self.prompt_tokens += result.prompt_tokens
+        self.decoded_tokens += result.decoded_tokens
         for outcome in result.windows:
             self._running.pop(outcome.window.start, None)
             if outcome.segments:
@@ -100,11 +104,15 @@ class Progress:
 
     def transcript(self) -> Transcript:
         """All of it; call once ``finished``."""
+        translated = self.options.task == "translate"
         return Transcript(
-            language=self.options.language or _NOBODY_SPEAKS,
+            language="en" if translated else self.options.language or _NOBODY_SPEAKS,
             duration=round(self.duration, 3),
             segments=tuple(self.segments),
             task=self.options.task,
+            prompt_tokens=self.prompt_tokens,
+            decoded_tokens=self.decoded_tokens,
+            with_logprobs=self.options.logprobs,
         )
 
     def _first_open(self) -> int:

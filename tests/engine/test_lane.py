@@ -64,3 +64,12 @@ def test_whatever_happens_the_lane_names_a_waiting_job_or_nobody(moves: list[tup
             lane.granted(named, amount)
         assert len(lane) == len(here)
         assert (lane.next() in here) if here else lane.next() is None
+
+
+def test_ahead_are_those_who_would_be_served_before() -> None:
+    lane: Lane[str] = Lane()
+    for key, remaining in (("long", 600), ("short", 2), ("middle", 60)):
+        lane.put(key, remaining)
+    assert sorted(lane.ahead("long")) == ["middle", "short"]
+    assert lane.ahead("short") == []
+    assert sorted(lane.ahead("not here yet")) == ["long", "middle", "short"]

@@ -1,0 +1,60 @@
+"""The answers of the work routes, for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.api.schemas import (
+    ERROR_RESPONSES,
+    ErrorBody,
+    TranscriptionBody,
+    TranscriptTextDelta,
+    TranscriptTextDone,
+    VerboseTranscriptionBody,
+)
+
+#: Models that only the document refers to; ``app.api.app`` adds them to it.
+DOCUMENTED: tuple[type[BaseModel], ...] = (
+    TranscriptionBody,
+    VerboseTranscriptionBody,
+    TranscriptTextDelta,
+    TranscriptTextDone,
+)
+
+
+def reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+WORK_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The text in the format asked for; with `stream`, server-sent events.",
+        "content": {
+            "application/json": {
+                "schema": {"anyOf": [reference(TranscriptionBody), reference(VerboseTranscriptionBody)]}
+            },
+            "text/plain": {"schema": {"type": "string"}},
+            "application/x-subrip": {"schema": {"type": "string"}},
+            "text/vtt": {"schema": {"type": "string"}},
+            "text/event-stream": {
+                "schema": {
+                    "type": "string",
+                    "description": "Each `data:` line is a TranscriptTextDelta, the last but one a TranscriptTextDone, "
+                    "the last `[DONE]`; an ErrorBody in their place ends the stream.",
+                }
+            },
+        },
+    },
+    400: {"model": ErrorBody, "description": "A field or the audio cannot be used."},
+    404: {"model": ErrorBody, "description": "The model is not known, or not on this machine."},
+    413: {"model": ErrorBody, "description": "The upload or the recording is over the limit."},
+    429: {"model": ErrorBody, "description": "The queue is full; Retry-After says when to come back."},
+    503: {
+        "model": ErrorBody,
+        "description": "The model cannot be loaded, the disk is full, or the server is going down.",
+    },
+    504: {"model": ErrorBody, "description": "A step of the work took too long."},
+    **ERROR_RESPONSES,
+}
