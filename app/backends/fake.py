@@ -5,7 +5,8 @@
 =====================  =================================================================================================
 ``text``               text of each segment; ``{start}`` is the window's start in ms, ``{pid}`` the process
                        (default ``" w{start}"``)
-``language``           what detection finds (default ``"en"``)
+``language``           what detection finds (default ``"en"``; of candidates without it, the first)
+``multilingual``       whether the model knows more than English (default true)
 ``seconds_per_step``   how long a step takes
 ``seconds_per_audio``  seconds that a second of audio takes besides
 ``load``, ``warm_up``  a fault (below) at that moment; ``load_seconds``, ``warm_up_seconds`` make either slow
@@ -19,12 +20,15 @@
 A fault is ``raise`` (a library's exception), ``memory``, ``nan``, ``hang`` (asleep), ``spin`` (busy in Python),
 ``exit``, ``kill``, ``abort``, ``stop`` (SIGSTOP), ``retry`` (the windows come back with ``retry``) or ``unavailable``
 (``load`` only).
+
+A token is a word with the space before it; its log-probability is ``LOGPROB``.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -35,8 +39,9 @@ from typing import TYPE_CHECKING, Any
 from app.backends import rules
 from app.backends.base import Backend, LoadOptions, ModelInfo, StepResult, WindowResult
 from app.backends.rules import Attempt, Piece, TimedPiece, TimedWord
-from app.errors import BackendUnavailable, InferenceFailed, WhisperdError
-from app.transcript import SAMPLE_RATE, Options, Segment, Window
+from app.errors import BackendUnavailable, InferenceFailed, InvalidRequest, WhisperdError
+from app.languages import LANGUAGES
+from app.transcript import SAMPLE_RATE, Options, Segment, TokenLogprob, Window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +49,8 @@ if TYPE_CHECKING:
 
 #: Longer than any test waits: a hang ends when somebody kills it.
 FOR_EVER = 3600.0
+#: Every token's log-probability, where they are asked for.
+LOGPROB = -0.5
 
 
 class Fake(Backend):
@@ -58,8 +65,12 @@ class Fake(Backend):
         return ModelInfo(
             "cpu" if options.device == "auto" else options.device,
             "none" if options.precision == "default" else options.precision,
-            multilingual=True,
+            multilingual=self._multilingual,
         )
+
+    @property
+    def _multilingual(self) -> bool:
+        return bool(self._script.get("multilingual", True))
 
     def warm_up(self) -> None:
         time.sleep(float(self._script.get("warm_up_seconds", 0)))
@@ -80,6 +91,7 @@ class Fake(Backend):
     def _step(self, pcm: NDArray[np.int16], windows: Sequence[Window], options: Options) -> StepResult:
         if any(window.end > len(pcm) for window in windows):
             raise InferenceFailed("The recording is shorter than the window asked for.")
+        language = self._language(options)
         audio = sum(window.end - window.start for window in windows) / SAMPLE_RATE
         time.sleep(
             float(self._script.get("seconds_per_step", 0)) + audio * float(self._script.get("seconds_per_audio", 0))
@@ -92,18 +104,31 @@ class Fake(Backend):
             results = [self._result(window, options, broken=fault == "nan") for window in windows]
         return StepResult(
             windows=tuple(results),
-            language=options.language or str(self._script.get("language", "en")),
-            prompt_tokens=len(options.prompt.split()) + len(windows),
+            language=language,
+            prompt_tokens=(len(options.prompt.split()) + 1) * sum(bool(result.segments) for result in results),
             decoded_tokens=sum(len(segment.tokens) for result in results for segment in result.segments),
         )
+
+    def _language(self, options: Options) -> str:
+        if not self._multilingual:
+            if options.task == "translate":
+                raise InvalidRequest("This model cannot translate: it knows English only.", param="model")
+            return "en"
+        found = options.language or str(self._script.get("language", "en"))
+        candidates = [code for code in options.languages if code in LANGUAGES]
+        if options.languages and not candidates:
+            raise InvalidRequest("This model knows none of these languages.", param="languages")
+        return found if options.language or not candidates or found in candidates else candidates[0]
 
     def _result(self, window: Window, options: Options, broken: bool) -> WindowResult:
         """One segment over the window, or over its first ``max_audio`` samples with the rest to come back."""
         figure = float("nan") if broken else -0.1
         text = str(self._script.get("text", " w{start}"))
         text = text.replace("{start}", str(window.start * 1000 // SAMPLE_RATE)).replace("{pid}", str(os.getpid()))
+        spelled = re.findall(r"\s*\S+", text)
+        tokens = tuple(range(1, len(spelled) + 1))
         decoded = rules.climb(
-            lambda temperature: Attempt((1,), text.strip(), figure, 0.0, temperature), options.temperatures[:1]
+            lambda temperature: Attempt(tokens, text.strip(), figure, 0.0, temperature), options.temperatures[:1]
         )
         length = window.end - window.start
         heard = min(length, int(self._script.get("max_audio", length)))
@@ -112,7 +137,8 @@ class Fake(Backend):
         timed = _spread(piece, text) if options.words else None
         segments: tuple[Segment, ...] = ()
         if text.strip():
-            segments = (rules.make_segment(window, decoded, piece, text, timed),)
+            logprobs = tuple(TokenLogprob(token, LOGPROB, tuple(token.encode())) for token in spelled)
+            segments = (rules.make_segment(window, decoded, piece, text, timed, logprobs if options.logprobs else ()),)
         return WindowResult(window, segments, (rest,) if rest else ())
 
     def _fault_of(self, windows: Sequence[Window]) -> str | None:
