@@ -102,10 +102,11 @@ class Fake(Backend):
         else:
             self._fault(fault)
             results = [self._result(window, options, broken=fault == "nan") for window in windows]
+        done = [result for result in results if not any(again.retry for again in result.again)]
         return StepResult(
             windows=tuple(results),
             language=language,
-            prompt_tokens=(len(options.prompt.split()) + 1) * sum(bool(result.segments) for result in results),
+            prompt_tokens=(len(options.prompt.split()) + 1) * len(done),
             decoded_tokens=sum(len(segment.tokens) for result in results for segment in result.segments),
         )
 

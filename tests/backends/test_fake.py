@@ -10,7 +10,7 @@ import pytest
 
 from app.backends import create
 from app.backends.base import LoadOptions
-from app.errors import BackendUnavailable, InferenceFailed
+from app.errors import BackendUnavailable, InferenceFailed, InvalidRequest
 from app.transcript import Options, Window, join_text
 
 
@@ -48,6 +48,47 @@ def test_a_script_may_be_a_file(tmp_path):
     backend.load(str(path), LoadOptions())
     result = backend.transcribe(Silence(), [window()], Options())
     assert (texts(result), result.language) == (["hello"], "fr")
+
+
+def test_a_token_is_a_word_and_has_its_bytes():
+    (part,) = fake(text=" Grüße, {start}").transcribe(Silence(), [window()], Options(logprobs=True)).windows
+    (segment,) = part.segments
+    assert [(t.token, t.logprob) for t in segment.logprobs] == [(" Grüße,", -0.5), (" 0", -0.5)]
+    assert b"".join(bytes(t.bytes) for t in segment.logprobs).decode() == segment.text
+    assert len(segment.tokens) == 2
+    assert fake().transcribe(Silence(), [window()], Options()).windows[0].segments[0].logprobs == ()
+
+
+def test_tokens_are_counted_for_windows_that_are_done():
+    backend = fake(text=" two words", on_step={"2": "retry"})
+    options = Options(prompt="a prompt")
+    windows = [window(), window(160_000, 320_000)]
+    result = backend.transcribe(Silence(), windows, options)
+    assert (result.prompt_tokens, result.decoded_tokens) == (6, 4)
+    result = backend.transcribe(Silence(), windows, options)
+    assert (result.prompt_tokens, result.decoded_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("language", "candidates", "found"),
+    [(None, ("de", "fr"), "fr"), (None, ("tlh", "de", "en"), "de"), ("es", ("de",), "es"), (None, (), "fr")],
+)
+def test_the_language_is_the_scripts_or_the_first_candidate(language, candidates, found):
+    options = Options(language=language, languages=candidates)
+    assert fake(language="fr").transcribe(Silence(), [window()], options).language == found
+
+
+def test_candidates_that_nobody_knows_are_refused():
+    with pytest.raises(InvalidRequest) as caught:
+        fake().transcribe(Silence(), [window()], Options(languages=("tlh",)))
+    assert caught.value.param == "languages"
+
+
+def test_a_model_may_know_english_only():
+    backend = fake(multilingual=False, language="de")
+    assert backend.transcribe(Silence(), [window()], Options(languages=("de",))).language == "en"
+    with pytest.raises(InvalidRequest, match="cannot translate"):
+        backend.transcribe(Silence(), [window()], Options(task="translate"))
 
 
 @pytest.mark.parametrize("script", ["{", "{]"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from app.backends.base import LoadOptions
 from app.backends.faster_whisper import FasterWhisper
-from app.errors import BackendUnavailable, InferenceFailed
-from app.transcript import SAMPLE_RATE, Options, Window
+from app.errors import BackendUnavailable, InferenceFailed, InvalidRequest
+from app.transcript import SAMPLE_RATE, Options, Window, join_text
 from tests.backends.test_contract import load, model_cache, pcm_of, transcribe_all, whole
 from tests.conftest import clips, word_error_rate
 
@@ -36,6 +38,54 @@ def test_beam_search_is_honoured(backend, monkeypatch):
     text = transcribe_all(backend, pcm, whole(pcm), Options(language="en", beam_size=3))
     assert word_error_rate([clip.text], [text]) == 0
     assert seen == [{"beam_size": 3}]
+
+
+def test_a_translation_is_asked_for_in_the_decoders_prompt(backend, monkeypatch):
+    works = []
+    greedy = backend._greedy
+    monkeypatch.setattr(backend, "_greedy", lambda work: works.append(work) or greedy(work))
+    pcm = pcm_of(clips("de000")[0].path)
+    backend.transcribe(pcm, [whole(pcm)], Options(language="de", task="translate"))
+    start, language, task = (works[0].tokenizer.tokenizer.id_to_token(token) for token in works[0].prompt)
+    assert (start, language, task) == ("<|startoftranscript|>", "<|de|>", "<|translate|>")
+
+
+def test_a_model_of_english_only_refuses_to_translate_and_has_nothing_to_detect(backend, monkeypatch):
+    pcm = pcm_of(clips("en003")[0].path)
+    monkeypatch.setattr(backend, "_multilingual", False)
+    monkeypatch.setattr(backend, "_tokenizers", {})
+    monkeypatch.setattr(backend, "_detect", None)
+    with pytest.raises(InvalidRequest, match="cannot translate") as caught:
+        backend.transcribe(pcm, [whole(pcm)], Options(language="en", task="translate"))
+    assert caught.value.param == "model"
+    assert backend.transcribe(pcm, [whole(pcm)], Options(languages=("de", "tlh"))).language == "en"
+
+
+def test_log_probabilities_come_behind_a_prompt_of_any_length(backend):
+    pcm = pcm_of(clips("en003")[0].path)
+    for prompt in ("a sister " * 200, "Words."):
+        options = Options(language="en", prompt=prompt, logprobs=True)
+        (result,) = backend.transcribe(pcm, [whole(pcm)], options).windows
+        for segment in result.segments:
+            assert join_text(token.token for token in segment.logprobs) == segment.text.strip()
+
+
+def test_where_the_library_returns_no_logits_of_a_prefix_nothing_is_made_up(backend, monkeypatch):
+    class Without:
+        def __init__(self, model):
+            self._model = model
+
+        def __getattr__(self, name):
+            return getattr(self._model, name)
+
+        def generate(self, *args, **how):
+            results = self._model.generate(*args, **how)
+            return [SimpleNamespace(logits=[[]])] if how.get("return_logits_vocab") else results
+
+    monkeypatch.setattr(backend, "_whisper", Without(backend._whisper))
+    pcm = pcm_of(clips("en003")[0].path)
+    with pytest.raises(InferenceFailed):
+        backend.transcribe(pcm, [whole(pcm)], Options(language="en", logprobs=True))
 
 
 def test_the_librarys_words_do_not_reach_the_user(backend, monkeypatch):
