@@ -63,7 +63,7 @@ class AudioForm(BaseModel):
         if form.last("response_format") == "diarized_json":
             message = "The response_format 'diarized_json' is not supported: this server does not tell speakers apart."
             raise InvalidRequest(message, param="response_format")
-        given = {name: value for name in cls.model_fields if (value := cls._given(form, name))}
+        given = {name: value for name in cls.model_fields if (value := cls._given(form, name)) not in (None, [])}
         if ignored := [name[:64] for name in form.fields if name.partition("[")[0] not in cls.model_fields]:
             event("fields ignored", logging.DEBUG, names=",".join(ignored))
         try:
