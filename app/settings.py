@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     beam_size: int = Field(1, ge=1, le=10, description="beams of the search; 1 is greedy (MLX has no other)")
     api_key: SecretStr | None = Field(None, description="key that clients must send; set WHISPERD_API_KEY")
     no_auth: bool = Field(False, description="listen beyond this machine without a key")
+    cors_origins: str = Field("", description="web origins that browsers may call from, with commas between them")
     max_upload_mb: int = Field(1024, ge=1, description="largest upload in MiB")
     max_audio_s: int = Field(4 * 3600, ge=1, description="longest recording in seconds")
     queue_jobs: int = Field(64, ge=1, description="requests held at once; more are answered 429")

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 import app as package
 from app.api import docs, errors, health, models, transcriptions, translations
@@ -15,6 +16,9 @@ from app.api.responses import DOCUMENTED
 from app.api.service import Service
 from app.engine.build import catalog_of, engine_of
 from app.settings import Settings
+
+#: Origins of apps, which no web page can claim: Obsidian on the desktop, and its like on phones.
+APP_ORIGINS = ("app://obsidian.md", "capacitor://localhost")
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -42,8 +46,16 @@ def create_app(settings: Settings) -> FastAPI:
     docs.install(app)
     if settings.api_key is not None:
         app.add_middleware(KeyMiddleware, key=settings.api_key.get_secret_value())
-    # Added last, so outermost: the key check sees the path that is served.
+    # Added last, so outermost: the key check sees the path that is served, and a preflight needs no key.
     app.add_middleware(PathMiddleware)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=[*APP_ORIGINS, *filter(None, map(str.strip, settings.cors_origins.split(",")))],
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        allow_private_network=True,
+        expose_headers=["X-Request-Id", "Retry-After", "Server-Timing"],
+    )
     _document(app)
     return app
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
+import os
 import signal
 import socket
 import sys
@@ -118,8 +119,8 @@ def _listen(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
         raise SettingsError(
-            f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}); is another server running there? "
-            "Choose another with --port."
+            f"Cannot listen on {settings.host}:{settings.port} ({os.strerror(error.errno or 0)}); "
+            "is another server running there? Choose another with --port."
         ) from None
 
 
