@@ -6,9 +6,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from app.api.forms import TranscriptionForm as TranscriptionForm
-from app.api.forms import TranslationForm as TranslationForm
-
 
 class ErrorDetail(BaseModel):
     message: str

@@ -57,8 +57,8 @@ def _encode(clip: Clip, path: Path, codec: str, rate: int) -> Path:
 
 @pytest.fixture(scope="session")
 def locked(start_server: StartServer) -> Server:
-    """A server that wants the key ``sesame``."""
-    return start_server(backend="fake", model="{}", env={"WHISPERD_API_KEY": "sesame"})
+    """A server that wants the key ``open-sesame``."""
+    return start_server(backend="fake", model="{}", env={"WHISPERD_API_KEY": "open-sesame"})
 
 
 @pytest.fixture

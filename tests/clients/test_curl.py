@@ -104,7 +104,7 @@ def test_mistakes_are_answered_with_the_envelope(
 
 
 def test_a_key_may_come_in_any_of_its_headers(locked: Server, clip: Clip) -> None:
-    for header in ("Authorization: Bearer sesame", "api-key: sesame", "X-API-Key: sesame"):
+    for header in ("Authorization: Bearer open-sesame", "api-key: open-sesame", "X-API-Key: open-sesame"):
         assert json.loads(curl(locked, "-H", header, "-F", f"file=@{clip.path}"))["text"]
     refused = json.loads(curl(locked, "-F", f"file=@{clip.path}"))
     jsonschema.validate(refused, shapes.ERROR)

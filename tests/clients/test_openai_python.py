@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,10 +197,10 @@ def test_a_model_that_is_not_there_is_not_found(client: openai.OpenAI, clip: Cli
 
 
 def test_a_wrong_key_is_an_authentication_error(locked: Server, clip: Clip) -> None:
-    with connect(locked, api_key="open") as client, pytest.raises(openai.AuthenticationError) as caught:
+    with connect(locked, api_key="close-sesame") as client, pytest.raises(openai.AuthenticationError) as caught:
         client.audio.transcriptions.create(model="whisper-1", file=clip.path)
     assert caught.value.code == "invalid_api_key"
-    with connect(locked, api_key="sesame") as client:
+    with connect(locked, api_key="open-sesame") as client:
         assert client.audio.transcriptions.create(model="whisper-1", file=clip.path).text
 
 
@@ -212,6 +213,7 @@ def test_models_are_listed_and_found_by_name_and_alias(client: openai.OpenAI, se
         client.models.retrieve("nobody/whisper-nothing")
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_translations_answer_in_every_format(client: openai.OpenAI, clip: Clip) -> None:
     translations = client.audio.translations
     response = translations.with_raw_response.create(model="whisper-1", file=clip.path)
@@ -259,11 +261,13 @@ def test_a_failing_model_costs_one_upload(start_server: StartServer, clip: Clip)
     assert raised.value.code == "inference_failed"
 
 
-def test_a_full_queue_is_tried_again_until_there_is_room(start_server: StartServer, clip: Clip) -> None:
-    server = start_server(backend="fake", model='{"seconds_per_step": 2}', queue_jobs=1)
+def test_a_full_queue_is_tried_again_until_there_is_room(start_server: StartServer, clip: Clip, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    script = json.dumps({"seconds_per_step": 3, "log": str(begun)})
+    server = start_server(backend="fake", model=script, queue_jobs=1)
     busy = threading.Thread(target=server.transcribe, args=(clip.path,))
     busy.start()
-    wait_for(lambda: server.transcribe(clip.path).status_code == 429, 10)
+    wait_for(begun.exists, 10)
     with connect(server) as client, pytest.raises(openai.RateLimitError) as caught:
         client.audio.transcriptions.create(model="whisper-1", file=clip.path)
     assert int(caught.value.response.headers["retry-after"]) >= 1
