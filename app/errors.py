@@ -1,7 +1,7 @@
 """Every way a request can fail: one tree, with what HTTP says of each as class attributes.
 
 Rules: an error takes one positional message, a sentence for the person who sent the request; between processes
-only ``code`` and the message travel (``error_from_code`` makes the error again), never a pickled exception.
+only ``code``, message and ``param`` travel (``error_from_code`` makes the error again), never a pickled exception.
 ``param`` names the request's field at fault, where there is one.
 """
 
@@ -115,6 +115,6 @@ def _tree(root: type[WhisperdError]) -> dict[str, type[WhisperdError]]:
 ERRORS: dict[str, type[WhisperdError]] = _tree(WhisperdError)
 
 
-def error_from_code(code: str, message: str) -> WhisperdError:
+def error_from_code(code: str, message: str, param: str | None = None) -> WhisperdError:
     """The error that another process described by its code; an unknown code becomes the base class."""
-    return ERRORS.get(code, WhisperdError)(message)
+    return ERRORS.get(code, WhisperdError)(message, param=param)

@@ -15,10 +15,10 @@ def test_every_code_is_its_own_class() -> None:
     assert set(ERRORS.values()) == classes
 
 
-def test_an_error_crosses_a_process_as_code_and_message() -> None:
-    error = error_from_code("queue_full", "full")
+def test_an_error_crosses_a_process_as_code_message_and_param() -> None:
+    error = error_from_code("queue_full", "full", "file")
     assert type(error) is QueueFull
-    assert (error.message, error.status, str(error)) == ("full", 429, "full")
+    assert (error.message, error.status, error.param, str(error)) == ("full", 429, "file", "full")
 
 
 def test_an_unknown_code_is_a_server_error() -> None:

@@ -38,7 +38,7 @@ def _answer(handle: Callable[[Any], Any], request: Any) -> Any:
     try:
         return handle(request)
     except WhisperdError as error:
-        return Failed(error.code, error.message)
+        return Failed(error.code, error.message, error.param)
     except MemoryError:
         return Failed("inference_failed", "The machine has too little memory for this.")
     except Exception as error:  # noqa: BLE001 - whatever the library raises must become a reply

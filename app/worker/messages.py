@@ -103,10 +103,12 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The request failed: ``code`` is that of an error in ``app.errors``, ``message`` its sentence."""
+    """The request failed: ``code`` is that of an error in ``app.errors``, ``message`` its sentence, ``param`` the field
+    at fault."""
 
     code: str
     message: str
+    param: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

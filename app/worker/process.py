@@ -97,7 +97,7 @@ class ChildProcess:
         """
         reply = await self._exchange(request, timeout)
         if isinstance(reply, Failed):
-            raise error_from_code(reply.code, reply.message)
+            raise error_from_code(reply.code, reply.message, reply.param)
         return reply
 
     async def _exchange(self, request: Any, timeout: float) -> Any:  # noqa: ASYNC109

@@ -291,3 +291,9 @@ def wav(pcm: bytes) -> bytes:
 def test_json_escapes_nothing_that_is_readable(server: Server) -> None:
     raw = server.transcribe(GERMAN.path).content
     assert json.loads(raw)["text"].encode() in raw
+
+
+def test_a_language_that_only_the_model_does_not_know_names_its_field_too(server: Server) -> None:
+    """yue came with large-v3: whisperd knows it, micro does not, so the refusal comes from the worker."""
+    response = server.transcribe(ENGLISH.path, language="yue")
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "language")
