@@ -21,6 +21,8 @@ import jiwer
 import psutil
 import pytest
 
+from tests.hub import Hub, running_hub
+
 AUDIO = Path(__file__).parent / "data" / "audio"
 
 
@@ -118,6 +120,11 @@ class Server:
         return self.process.wait(30)
 
 
+def _flag(name: str, value: object) -> list[str]:
+    flag = f"--{name.replace('_', '-')}"
+    return [flag] if value is True else [flag, str(value)]
+
+
 def _command_of(process: psutil.Process) -> list[str]:
     with contextlib.suppress(psutil.Error):
         return process.cmdline()
@@ -152,7 +159,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         given = {"port": port, "cache_dir": cache, "state_dir": folder / "state", **flags}
-        words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        words = [word for name, value in given.items() for word in _flag(name, value)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("WHISPERD_")}
         environment |= {"WHISPERD_CONFIG": str(folder / "none.toml"), **(env or {})}
         log = folder / "log"
@@ -169,6 +176,13 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
     for server in running:
         server.process.kill()
         server.process.wait()
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[str, type[Hub]]]:
+    """A stand-in for the model hub: its address and its class."""
+    with running_hub() as hub:
+        yield hub
 
 
 @pytest.fixture(scope="session")
