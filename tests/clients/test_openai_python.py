@@ -214,15 +214,26 @@ def test_models_are_listed_and_found_by_name_and_alias(client: openai.OpenAI, se
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
-def test_translations_answer_in_every_format(client: openai.OpenAI, clip: Clip) -> None:
-    translations = client.audio.translations
-    response = translations.with_raw_response.create(model="whisper-1", file=clip.path)
-    jsonschema.validate(response.http_response.json(), shapes.JSON)
-    response = translations.with_raw_response.create(model="whisper-1", file=clip.path, response_format="verbose_json")
-    jsonschema.validate(response.http_response.json(), shapes.verbose("translate", segments=shapes.SEGMENT))
-    assert response.http_response.json()["language"] == "english"
-    for name in ("text", "srt", "vtt"):
-        assert isinstance(translations.create(model="whisper-1", file=clip.path, response_format=name), str)
+def test_translations_answer_in_every_format(start_server: StartServer, clip: Clip) -> None:
+    # micro does not translate; the double says that it does.
+    with connect(start_server(backend="fake", model="{}")) as client:
+        translations = client.audio.translations
+        options: dict[str, Any] = {"model": "whisper-1", "file": clip.path}
+        body = translations.with_raw_response.create(**options).http_response.json()
+        jsonschema.validate(body, shapes.JSON)
+        response = translations.with_raw_response.create(response_format="verbose_json", **options)
+        body = response.http_response.json()
+        jsonschema.validate(body, shapes.verbose("translate", segments=shapes.SEGMENT))
+        assert body["language"] == "english"
+        for name in ("text", "srt", "vtt"):
+            assert isinstance(translations.create(response_format=name, **options), str)
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+def test_a_model_that_cannot_translate_says_so(client: openai.OpenAI, clip: Clip) -> None:
+    with pytest.raises(openai.BadRequestError, match="not trained to translate") as caught:
+        client.audio.translations.create(model="whisper-1", file=clip.path)
+    assert caught.value.param == "model"
 
 
 class Counting:

@@ -1,0 +1,121 @@
+"""The live server against the OpenAPI document: schemathesis makes requests from it, right and wrong ones, and holds
+every answer against it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from tests.conftest import Server, StartServer, clips
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed (extra 'clients')")
+checks = pytest.importorskip("schemathesis.checks")
+openapi_checks = pytest.importorskip("schemathesis.specs.openapi.checks")
+
+AUDIO = clips("en000")[0].path.read_bytes()
+
+CHECKS = [
+    checks.not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_headers_conformance,
+]
+
+DOCUMENT = schemathesis.openapi.from_path(Path(__file__).parents[2] / "openapi" / "openapi.json")
+# By hand rather than with schemathesis' own parametrize, which does not run on pytest 9.
+OPERATIONS = [result.ok() for result in DOCUMENT.get_all_operations()]
+UPLOADS = [operation for operation in OPERATIONS if operation.path.startswith("/v1/audio/")]
+
+#: Bounded, and the same requests on every machine.
+BOUNDED = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(scope="module")
+def fake(start_server: StartServer) -> Server:
+    return start_server(backend="fake", model="{}")
+
+
+def with_real_audio(body: Any, media_type: str) -> Any:
+    """``body`` with a recording where its sound belongs, and a model and a language that exist."""
+    if media_type == "multipart/form-data":
+        return {**body, "file": AUDIO, "model": "whisper-1", "language": "en"}
+    if media_type == "application/json":
+        encoded = base64.b64encode(AUDIO).decode()
+        return {**body, "input_audio": {"data": encoded, "format": "flac"}, "model": "whisper-1", "language": "en"}
+    return AUDIO
+
+
+def ask_and_check(server: Server, case: Any) -> int:
+    """The answer's status, once the answer has passed every check."""
+    response = case.call(base_url=server.url)
+    streamed = response.headers.get("content-type", [""])[0].startswith("text/event-stream")
+    # Where a schema is that of the whole stream, schemathesis holds each event against it.
+    case.validate_response(
+        response, checks=CHECKS if streamed else [*CHECKS, openapi_checks.response_schema_conformance]
+    )
+    if streamed:
+        check_events(response.text)
+    return response.status_code
+
+
+def check_events(text: str) -> None:
+    """Deltas, then the end of the stream: [DONE] after the whole text, or an error."""
+    *events, last = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    names = ["TranscriptTextDelta"] * len(events)
+    if last == "[DONE]":
+        names[-1] = "TranscriptTextDone"
+    else:
+        events, names = [*events, last], [*names, "ErrorBody"]
+    for event, name in zip(events, names, strict=True):
+        schema = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT.raw_schema["components"]}
+        jsonschema.validate(json.loads(event), schema)
+
+
+def name_of(operation: Any) -> str:
+    return operation.label
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=name_of)
+@pytest.mark.parametrize(
+    "mode", [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE], ids=["right", "wrong"]
+)
+def test_no_request_gets_an_answer_that_the_document_does_not_foresee(fake: Server, operation: Any, mode: Any) -> None:
+    if mode is schemathesis.GenerationMode.NEGATIVE and not operation.body:
+        pytest.skip("there is nothing to get wrong")
+
+    @BOUNDED
+    @given(operation.as_strategy(generation_mode=mode))
+    def ask(case: Any) -> None:
+        ask_and_check(fake, case)
+
+    ask()
+
+
+@pytest.mark.parametrize("operation", UPLOADS, ids=name_of)
+def test_no_options_beside_real_audio_get_an_answer_that_the_document_does_not_foresee(
+    fake: Server, operation: Any
+) -> None:
+    answered: set[int] = set()
+
+    @BOUNDED
+    @given(operation.as_strategy())
+    def ask(case: Any) -> None:
+        case.body = with_real_audio(case.body, case.media_type)
+        answered.add(ask_and_check(fake, case))
+
+    ask()
+    assert 200 in answered
