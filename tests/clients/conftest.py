@@ -116,6 +116,12 @@ def _json_of(command: list[str]) -> Any:
 
 
 @pytest.fixture(scope="session")
-def answer_to_long(server: Server, long_recording: Recording) -> str:
+def stepwise(start_server: StartServer) -> Server:
+    """A server that hears one window a step, so that the deltas of a recording are many however fast the machine."""
+    return start_server(backend="faster-whisper", model="micro", max_batch=1)
+
+
+@pytest.fixture(scope="session")
+def answer_to_long(stepwise: Server, long_recording: Recording) -> str:
     """The text of the long recording when it is not streamed."""
-    return server.transcribe(long_recording.path).json()["text"]
+    return stepwise.transcribe(long_recording.path).json()["text"]

@@ -198,10 +198,10 @@ WYOMING = pytest.mark.client("wyoming_openai", replayed="handler.py")
 
 @WYOMING
 def test_wyoming_openai_gets_all_text_from_the_deltas_alone(
-    server: Server, long_recording: Recording, answer_to_long: str
+    stepwise: Server, long_recording: Recording, answer_to_long: str
 ) -> None:
     response = post(
-        server,
+        stepwise,
         Part("file", long_recording.path.read_bytes(), "audio.wav", "audio/wav"),
         Part("model", "whisper-1"),
         Part("language", "en"),

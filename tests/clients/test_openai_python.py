@@ -71,10 +71,11 @@ def test_text_formats_come_unquoted(client: openai.OpenAI, clip: Clip, name: str
     assert text.startswith(start)
 
 
-def test_streamed_deltas_join_to_the_text(
-    client: openai.OpenAI, long_recording: Recording, answer_to_long: str
-) -> None:
-    with client.audio.transcriptions.create(model="whisper-1", file=long_recording.path, stream=True) as stream:
+def test_streamed_deltas_join_to_the_text(stepwise: Server, long_recording: Recording, answer_to_long: str) -> None:
+    with (
+        connect(stepwise) as client,
+        client.audio.transcriptions.create(model="whisper-1", file=long_recording.path, stream=True) as stream,
+    ):
         *deltas, done = list(stream)
     assert len(deltas) > 1
     assert {event.type for event in deltas} == {"transcript.text.delta"}

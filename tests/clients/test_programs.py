@@ -35,9 +35,9 @@ def test_langchain_parses_a_recording_into_a_document(server: Server, clip: Clip
 
 
 @pytest.fixture(scope="module")
-def openai_node(server: Server, clip: Clip, long_recording: Recording, run_node: RunProgram) -> dict:
+def openai_node(stepwise: Server, clip: Clip, long_recording: Recording, run_node: RunProgram) -> dict:
     """What openai-node got, asked once for all its tests."""
-    return run_node("with_openai_node.mjs", f"{server.url}/v1", clip.path, long_recording.path)
+    return run_node("with_openai_node.mjs", f"{stepwise.url}/v1", clip.path, long_recording.path)
 
 
 NODE = pytest.mark.client("openai-node", npm="openai")
