@@ -20,6 +20,9 @@ from app.settings import Settings
 #: Origins of apps, which no web page can claim: Obsidian on the desktop, and its like on phones.
 APP_ORIGINS = ("app://obsidian.md", "capacitor://localhost")
 
+#: Routes of the document that are answered without the key.
+_WITHOUT_KEY = ("/health", "/ready")
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The server as an ASGI app; its engine runs while its lifespan does."""
@@ -71,6 +74,13 @@ def _document(app: FastAPI) -> None:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= schema.pop("$defs", {})
             schemas[model.__name__] = schema
+        for path in _WITHOUT_KEY:
+            document["paths"][path]["get"]["security"] = []
+        # FastAPI's own validation never speaks: the few parameters are strings, and forms are parsed by ours.
+        for operation in (operation for path in document["paths"].values() for operation in path.values()):
+            operation["responses"].pop("422", None)
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}, {}]
         return document

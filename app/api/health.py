@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import ErrorBody, StatusBody
+from app.api.schemas import ERROR_RESPONSES, ErrorBody, StatusBody
 from app.api.service import service_of
 from app.errors import BackendUnavailable
 
@@ -40,7 +40,7 @@ async def ready(request: Request) -> StatusBody:
     "/metrics",
     summary="Figures for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, 401: ERROR_RESPONSES[401]},
 )
 async def metrics(request: Request) -> Response:
     engine = service_of(request).engine

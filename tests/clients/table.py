@@ -40,7 +40,7 @@ RUN = """
 REPLAYED = """
 ## Applications whose requests were replayed
 
-The applications themselves were not run. Their requests were written from a reading of the source file named, and
+The applications themselves were not run. Their requests were written from what is known of the source file named, and
 the answers are read as it reads them.
 
 | application | source | what was sent | passed | failed | not run |
