@@ -19,13 +19,14 @@ _REASONS = {
 }
 
 
-@router.get("/health", summary="Whether the server lives")
+@router.get("/health", operation_id="health", summary="Whether the server lives")
 async def health() -> StatusBody:
     return StatusBody(status="ok")
 
 
 @router.get(
     "/ready",
+    operation_id="ready",
     summary="Whether the model is warm",
     responses={503: {"model": ErrorBody, "description": "The model is loading, or cannot be loaded."}},
 )
@@ -38,6 +39,7 @@ async def ready(request: Request) -> StatusBody:
 
 @router.get(
     "/metrics",
+    operation_id="metrics",
     summary="Figures for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, 401: ERROR_RESPONSES[401]},

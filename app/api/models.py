@@ -12,13 +12,14 @@ from app.catalog import Model
 router = APIRouter(tags=["models"], responses=ERROR_RESPONSES)
 
 
-@router.get("/v1/models", summary="List the models on this machine")
+@router.get("/v1/models", operation_id="listModels", summary="List the models on this machine")
 async def list_models(request: Request) -> ModelList:
     return ModelList(data=[_body(model) for model in service_of(request).catalog.available()])
 
 
 @router.get(
     "/v1/models/{model:path}",
+    operation_id="retrieveModel",
     summary="Describe a model",
     responses={404: {"model": ErrorBody, "description": "There is no such model on this machine."}},
 )

@@ -15,6 +15,7 @@ router = APIRouter(tags=["audio"])
 
 @router.post(
     "/v1/audio/transcriptions",
+    operation_id="createTranscription",
     summary="Transcribe a recording",
     response_class=Response,
     responses=WORK_RESPONSES,

@@ -15,6 +15,7 @@ router = APIRouter(tags=["audio"])
 
 @router.post(
     "/v1/audio/translations",
+    operation_id="createTranslation",
     summary="Translate a recording into English",
     response_class=Response,
     responses=WORK_RESPONSES,
