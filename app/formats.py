@@ -16,8 +16,6 @@ from app.transcript import Segment, Transcript
 
 #: ``timestamp_granularities[]`` that may be asked for.
 GRANULARITIES = frozenset({"segment", "word"})
-
-
 #: Whisper's encoder makes one position of 20 ms.
 POSITIONS_PER_SECOND = 50
 
@@ -34,7 +32,7 @@ def to_json(transcript: Transcript, _: frozenset[str]) -> str:
     body: dict[str, Any] = {"text": transcript.text}
     if transcript.with_logprobs:
         body["logprobs"] = logprobs_body(transcript.segments)
-    return _dump({**body, "usage": _usage(transcript)})
+    return dump({**body, "usage": _usage(transcript)})
 
 
 def to_text(transcript: Transcript, _: frozenset[str]) -> str:
@@ -70,7 +68,7 @@ def to_verbose_json(transcript: Transcript, granularities: frozenset[str]) -> st
     if "segment" in granularities or not granularities:
         body["segments"] = [_segment(number, segment) for number, segment in enumerate(transcript.segments)]
     body["usage"] = _usage(transcript)
-    return _dump(body)
+    return dump(body)
 
 
 FORMATS: dict[str, Format] = {
@@ -123,7 +121,8 @@ def _usage(transcript: Transcript) -> dict[str, Any]:
     return {"type": "duration", "seconds": math.ceil(transcript.duration)}
 
 
-def _dump(body: dict[str, Any]) -> str:
+def dump(body: dict[str, Any]) -> str:
+    """JSON as it goes out: readable text stays readable, and a figure that is no number is an error, not ``NaN``."""
     return json.dumps(body, ensure_ascii=False, allow_nan=False)
 
 

@@ -32,7 +32,7 @@ class Metrics:
         self.step_seconds = Histogram(
             "whisperd_step_seconds", "Device time of a step", buckets=_SECONDS, registry=registry
         )
-        self.steps = Counter("whisperd_step_windows", "Windows given to the device", registry=registry)
+        self.step_windows = Counter("whisperd_step_windows", "Windows given to the device", registry=registry)
         self.audio_seconds = Counter("whisperd_audio_seconds", "Audio transcribed", registry=registry)
         self.real_time_factor = Histogram(
             "whisperd_real_time_factor", "Device seconds a second of audio, by job", buckets=_FACTORS, registry=registry

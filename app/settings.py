@@ -31,6 +31,11 @@ def config_file() -> Path:
     return Path(named) if named else platformdirs.user_config_path("whisperd", appauthor=False) / "config.toml"
 
 
+def origin(host: str, port: int) -> str:
+    """``http://host:port``, with the brackets that an IPv6 address wants."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def hub_cache(environ: Mapping[str, str]) -> Path:
     """Where huggingface_hub keeps downloads, by its own rules (``HF_HUB_CACHE``, ``HF_HOME``, XDG)."""
     for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "hub"), ("XDG_CACHE_HOME", "huggingface/hub")):

@@ -120,6 +120,13 @@ class Server:
         return self.process.wait(30)
 
 
+def script_of(folder: Path, **script: object) -> Path:
+    """A script for the fake backend, as ``model=``."""
+    path = folder / "script.json"
+    path.write_text(json.dumps(script))
+    return path
+
+
 def _flag(name: str, value: object) -> list[str]:
     flag = f"--{name.replace('_', '-')}"
     return [flag] if value is True else [flag, str(value)]

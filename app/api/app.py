@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import app as package
 from app.api import docs, errors, health, models, transcriptions, translations
-from app.api.auth import KeyMiddleware
+from app.api.auth import OPEN_PATHS, KeyMiddleware
 from app.api.paths import PathMiddleware
 from app.api.responses import DOCUMENTED
 from app.api.service import Service
@@ -19,9 +19,6 @@ from app.settings import Settings
 
 #: Origins of apps, which no web page can claim: Obsidian on the desktop, and its like on phones.
 APP_ORIGINS = ("app://obsidian.md", "capacitor://localhost")
-
-#: Routes of the document that are answered without the key.
-_WITHOUT_KEY = ("/health", "/ready")
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -68,13 +65,15 @@ def _document(app: FastAPI) -> None:
     generate = app.openapi
 
     def openapi() -> dict[str, object]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
         document = generate()
         schemas = document["components"]["schemas"]
         for model in DOCUMENTED:
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= schema.pop("$defs", {})
             schemas[model.__name__] = schema
-        for path in _WITHOUT_KEY:
+        for path in OPEN_PATHS & document["paths"].keys():
             document["paths"][path]["get"]["security"] = []
         # FastAPI's own validation never speaks: the few parameters are strings, and forms are parsed by ours.
         for operation in (operation for path in document["paths"].values() for operation in path.values()):

@@ -13,7 +13,7 @@ from app.api.errors import error_response
 from app.errors import Unauthorized
 
 #: Answered without a key: they say nothing but that the server lives, and what its API is.
-_OPEN_PATHS = frozenset({"/health", "/ready"}) | docs.OPEN_PATHS
+OPEN_PATHS = frozenset({"/health", "/ready"}) | docs.OPEN_PATHS
 
 
 class KeyMiddleware:
@@ -30,7 +30,7 @@ class KeyMiddleware:
         await self._app(scope, receive, send)
 
     def _passes(self, scope: Scope) -> bool:
-        if scope["path"] in _OPEN_PATHS or scope["method"] == "OPTIONS":
+        if scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
             return True
         headers = Headers(scope=scope)
         scheme, _, token = headers.get("authorization", "").partition(" ")

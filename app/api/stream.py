@@ -5,7 +5,6 @@ Comments keep the connection alive while the job waits; SDKs skip them, and thei
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -17,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.errors import error_body
 from app.engine.engine import Engine
 from app.engine.job import Job
-from app.formats import logprobs_body, token_usage
+from app.formats import dump, logprobs_body, token_usage
 from app.transcript import Segment, Transcript
 
 #: Proxies and SDKs give up on a silent connection after 30 s or more.
@@ -116,4 +115,4 @@ async def cancel_when_gone(receive: Receive, scope: anyio.CancelScope) -> None:
 
 
 def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, allow_nan=False)}\n\n"
+    return f"data: {dump(body)}\n\n"

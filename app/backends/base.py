@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from app.transcript import Options, Segment, Window
 
@@ -74,9 +74,6 @@ class StepResult:
 
 
 class Backend(ABC):
-    #: Most windows the library takes in one pass to any gain.
-    max_batch: ClassVar[int] = 8
-
     @abstractmethod
     def load(self, model_path: str, options: LoadOptions) -> ModelInfo:
         """Import the library and load the weights in ``model_path`` (already in this backend's format).

@@ -1,7 +1,7 @@
 """The step that all Whisper libraries share: encode, detect the language, decode, fall back, cut, align.
 
-A library's adapter derives from ``WhisperBackend`` and fills in five small methods; what is done with what they give is
-the same for all, by ``app.backends.rules``. One step is one pass:
+A library's adapter derives from ``WhisperBackend`` and fills in a few small methods; what is done with what they give
+is the same for all, by ``app.backends.rules``. One step is one pass:
 
 * All windows are encoded together, padded with silence to the largest ``encoded`` among them.
 * At temperature 0 they are decoded together. Above 0 each window is sampled alone, seeded by its own start where the

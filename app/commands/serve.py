@@ -20,7 +20,7 @@ from app import __version__, log
 from app.api.app import create_app
 from app.commands.flags import add_settings, settings_of
 from app.engine.build import catalog_of
-from app.settings import Settings, SettingsError
+from app.settings import Settings, SettingsError, origin
 
 #: Seconds between the end of draining and uvicorn cutting the connections that are still open.
 _CUT_AFTER_DRAIN_S = 1
@@ -41,11 +41,10 @@ def run(options: argparse.Namespace) -> int:
     _check_writable(settings.state_dir)
     listener = _listen(settings)
     with contextlib.closing(listener):
-        port = listener.getsockname()[1]
         log.event(
             "whisperd starts",
             version=__version__,
-            url=f"http://{_for_url(settings.host)}:{port}/v1",
+            url=f"{origin(settings.host, listener.getsockname()[1])}/v1",
             backend=settings.backend,
             model=settings.default_model,
         )
@@ -122,7 +121,3 @@ def _listen(settings: Settings) -> socket.socket:
             f"Cannot listen on {settings.host}:{settings.port} ({os.strerror(error.errno or 0)}); "
             "is another server running there? Choose another with --port."
         ) from None
-
-
-def _for_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

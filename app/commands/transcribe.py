@@ -16,7 +16,7 @@ from app.commands.flags import add_settings, settings_of
 from app.errors import BackendUnavailable, InvalidRequest, WhisperdError, error_from_code
 from app.formats import FORMATS, GRANULARITIES
 from app.languages import language_code
-from app.settings import Settings
+from app.settings import Settings, origin
 from app.transcriber import Transcriber
 from app.transcript import Options
 
@@ -133,7 +133,7 @@ def _server_runs(settings: Settings) -> bool:
 
 def _url(settings: Settings) -> str:
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "localhost") else settings.host  # noqa: S104 - to ask, not to bind
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    return origin(host, settings.port)
 
 
 def _granularities(options: argparse.Namespace) -> frozenset[str]:

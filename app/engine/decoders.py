@@ -17,7 +17,7 @@ from app.worker.process import ChildProcess
 
 #: Files decoded at once; decoding is many times faster than transcribing, and the machine is small.
 MAX_DECODERS = 2
-#: A normal file needs 100 to 200 MB; one that wants more is a bomb (docs/architecture.md, decoder).
+#: A normal file needs under 100 MB; one that wants four times that is a bomb.
 MEMORY_LIMIT = 400 * 1024 * 1024
 #: A piece takes half a second; a child that is this late hangs in a native library.
 PIECE_TIMEOUT_S = 30
@@ -72,25 +72,20 @@ class Decoders:
     async def _attempt(self, source: Path, pcm: Path, vad: Vad | None) -> AsyncGenerator[Decoded, None]:
         child = await self._take()
         self._busy.add(child.process)
-        finished = False
         try:
             part = await child.process.call(Decode(str(source), str(pcm), self._limits, vad), PIECE_TIMEOUT_S)
             while not part.done:
                 yield part
                 part = await child.process.call(DecodeMore(), PIECE_TIMEOUT_S)
-            finished = True
             yield part
         except (WorkerDied, DeadlineExceeded):
             self._metrics.worker_restarts.labels("decoder").inc()
             raise
-        except Exception:
-            finished = True  # the file is at fault, the child told us so and is fine
-            raise
         finally:
             self._busy.discard(child.process)
             child.files += 1
-            # A file given up half-way is simply dropped by the next Decode.
-            if (finished or child.process.alive) and child.files < FILES_PER_CHILD:
+            # A child that refused its file is fine; a file given up half-way is simply dropped by the next Decode.
+            if child.process.alive and child.files < FILES_PER_CHILD:
                 self._idle.append(child)
             else:
                 await child.process.aclose()

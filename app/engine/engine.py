@@ -187,7 +187,7 @@ class Engine:
         audio = sum(window.end - window.start for window in windows) / SAMPLE_RATE
         self.pace.measured(len(windows), audio, seconds)
         self._lane.granted(job, audio)
-        self.metrics.steps.inc(len(windows))
+        self.metrics.step_windows.inc(len(windows))
         self.metrics.step_seconds.observe(seconds)
         if not job.over:
             job.complete(result, seconds)

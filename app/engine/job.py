@@ -73,15 +73,14 @@ class Job:
         """Final segments in order of time as they come, perhaps none at a time; ends with the job. Raises its error."""
         given = 0
         while True:
-            changed, fresh = self.change, self.progress.segments[given:]
+            change, fresh = self.change, self.progress.segments[given:]
             given += len(fresh)
             yield tuple(fresh)
             if self.error is not None:
                 raise self.error
             if self.transcript is not None and given == len(self.progress.segments):
                 return
-            if changed is self.change:
-                await changed.wait()
+            await change.wait()
 
     # --- what the engine does with it ---
 

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.backends.base import LoadOptions, ModelInfo, StepResult
+from app.backends.base import LoadOptions, StepResult
 from app.errors import BackendUnavailable, DeadlineExceeded, WhisperdError, WorkerDied
 from app.log import event
 from app.metrics import Metrics
@@ -51,13 +51,8 @@ class Worker:
         self._failed_at = float("-inf")
         self._failed_path = ""
         self.model_path = ""
-        self.info: ModelInfo | None = None
         self.state = "starting"
         self.reason = ""
-
-    @property
-    def pid(self) -> int | None:
-        return self._child.pid if self._child is not None and self._child.alive else None
 
     @property
     def memory(self) -> int:
@@ -97,7 +92,7 @@ class Worker:
             self._failed_at = time.monotonic()
             await self.aclose()
             raise BackendUnavailable(f"The model could not be loaded: {error.message}") from error
-        self.info, self.state = loaded.info, "ready"
+        self.state = "ready"
         seconds = loaded.load_seconds + loaded.warm_up_seconds
         self._metrics.model_load_seconds.set(seconds)
         event(

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.stream import DeltaText
-from tests.conftest import Recording, Server, StartServer, clips, wait_for, word_error_rate
+from tests.conftest import Recording, Server, StartServer, clips, script_of, wait_for, word_error_rate
 
 CLIP = clips("en000")[0]
 
@@ -69,12 +69,6 @@ def stream(server: Server, path: Path, **fields: str) -> tuple[list[str], list[s
         [line.removeprefix("data: ") for line in lines if line.startswith("data: ")],
         [line for line in lines if line.startswith(":")],
     )
-
-
-def script_of(folder: Path, **script: object) -> Path:
-    path = folder / "script.json"
-    path.write_text(json.dumps(script))
-    return path
 
 
 def test_deltas_joined_are_the_text_of_done_byte_for_byte(start_server: StartServer, long_recording: Recording) -> None:

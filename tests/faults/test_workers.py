@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from pathlib import Path
@@ -10,15 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import Recording, Server, StartServer, clips, wait_for, word_error_rate
+from tests.conftest import Recording, Server, StartServer, clips, script_of, wait_for, word_error_rate
 
 CLIP = clips("en000")[0]
-
-
-def script_of(folder: Path, **script: object) -> Path:
-    path = folder / "script.json"
-    path.write_text(json.dumps(script))
-    return path
 
 
 def in_background(call: object) -> tuple[threading.Thread, list[httpx.Response]]:
