@@ -73,6 +73,16 @@ class StepResult:
     decoded_tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes by the library's own account, 0 where it keeps none: ``active`` in use (weights included), ``cached`` kept
+    for speed alone, ``peak`` the most that was ``active`` at once since the rest before, or since the process began."""
+
+    active: int = 0
+    cached: int = 0
+    peak: int = 0
+
+
 class Backend(ABC):
     @abstractmethod
     def load(self, model_path: str, options: LoadOptions) -> ModelInfo:
@@ -97,6 +107,13 @@ class Backend(ABC):
 
     def warm_up(self) -> None:  # noqa: B027 - a backend may have nothing to warm
         """Run once what the first request would otherwise wait for. Called after ``load``, before ready."""
+
+    def rest(self) -> Memory:
+        """Give back what the library keeps for speed alone, and say what it still holds.
+
+        Called between jobs, after ``load``, on the thread that loaded. It must be quick, and no text may change by it.
+        """
+        return Memory()
 
 
 def openblas_preload() -> str | None:

@@ -13,7 +13,9 @@
 ``on_step``            ``{"3": fault}``: faults at the third step of this process's life
 ``on_window``          ``{"48000": fault}``: faults when the window that starts there (samples) is in the step
 ``once``               a path: faults happen only while no file is there, and make it
-``log``                a path: each step adds a JSON line when it begins and one when it ends
+``log``                a path: each step adds a JSON line when it begins (``event`` ``"begin"``) and one when it ends
+                       (``"end"``), each rest one (``"rest"``, with no windows)
+``memory``             ``{"active": 3, "cached": 1, "peak": 4}``: what ``rest`` reports, bytes (default 0 each)
 ``max_audio``          windows longer than this (samples) are heard only so far: the rest comes back
 =====================  =================================================================================================
 
@@ -37,7 +39,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.backends import rules
-from app.backends.base import Backend, LoadOptions, ModelInfo, StepResult, WindowResult
+from app.backends.base import Backend, LoadOptions, Memory, ModelInfo, StepResult, WindowResult
 from app.backends.rules import Attempt, Piece, TimedPiece, TimedWord
 from app.errors import BackendUnavailable, InferenceFailed, InvalidRequest, WhisperdError
 from app.languages import LANGUAGES
@@ -75,6 +77,10 @@ class Fake(Backend):
     def warm_up(self) -> None:
         time.sleep(float(self._script.get("warm_up_seconds", 0)))
         self._fault(self._script.get("warm_up"))
+
+    def rest(self) -> Memory:
+        self._note("rest", ())
+        return Memory(**self._script.get("memory", {}))
 
     def transcribe(self, pcm: NDArray[np.int16], windows: Sequence[Window], options: Options) -> StepResult:
         self._steps += 1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.backends import BACKENDS, mlx_decoding, rules
-from app.backends.base import LoadOptions, ModelInfo
+from app.backends.base import LoadOptions, Memory, ModelInfo
 from app.backends.rules import Attempt
 from app.backends.tokens import text_of
 from app.backends.whisper import Pass, WhisperBackend
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: Bytes that MLX may keep of freed buffers: without a limit its cache grows with every new length of input.
+#: Bytes that MLX may keep of freed buffers. It keeps them by size, and each new length of input brings new sizes: with
+#: MLX's own limit, on a GPU about the machine's memory, the cache outgrows the model several times over within days.
+#: This much serves the steps of one job; ``rest`` gives it back between jobs.
 CACHE_BYTES = 512 * 1024 * 1024
 #: The precisions that MLX computes Whisper in; a quantised folder keeps its own weights whatever is asked.
 PRECISIONS = ("float16", "bfloat16", "float32")
@@ -49,8 +51,7 @@ class MlxWhisper(WhisperBackend):
 
         device = _device(options.device, mx)
         precision = _precision(options.precision, device)
-        if device != "cpu":
-            mx.set_cache_limit(CACHE_BYTES)
+        _limit_cache(mx)
         _check_folder(model_path)
         try:
             self._dtype = getattr(mx, precision)
@@ -67,6 +68,18 @@ class MlxWhisper(WhisperBackend):
         self._mx, self._audio, self._timing, self._tokenizer_module = mx, audio, timing, tokenizer
         self._multilingual = bool(self._model.is_multilingual)
         return ModelInfo(device, precision, self._multilingual)
+
+    def rest(self) -> Memory:
+        """Empty MLX's cache; ``cached`` is what is left of it, and ``peak`` begins anew."""
+        mx = self._mx
+        # What is still under way puts its buffers into the cache when it ends.
+        mx.synchronize()
+        mx.clear_cache()
+        active = mx.get_active_memory()
+        # MLX counts a peak from 0, not from what is active: it is 0 where nothing was allocated since.
+        memory = Memory(active, cached=mx.get_cache_memory(), peak=max(active, mx.get_peak_memory()))
+        mx.reset_peak_memory()
+        return memory
 
     def _encode(self, audio: Sequence[NDArray[np.float32]], frames: int) -> Any:
         mx, length = self._mx, frames * rules.SAMPLES_PER_FRAME
@@ -152,6 +165,16 @@ def _device(asked: str, mx: Any) -> str:
         raise BackendUnavailable(f"MLX finds no {device} device on this machine. Use device cpu.")
     mx.set_default_device(mx.cpu if device == "cpu" else mx.gpu)
     return device
+
+
+def _limit_cache(mx: Any) -> None:
+    """Set MLX's limit to ``CACHE_BYTES``, unless its own is lower, as it is where MLX was built without a GPU (32 MB).
+
+    The allocator is the build's, not the device's: on a Mac the limit counts on the CPU too.
+    """
+    before = mx.set_cache_limit(CACHE_BYTES)
+    if before < CACHE_BYTES:
+        mx.set_cache_limit(before)
 
 
 def _precision(asked: str, device: str) -> str:

@@ -8,18 +8,16 @@ from __future__ import annotations
 import time
 from functools import singledispatchmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from app import backends, convert
+from app.backends.base import Backend, Memory
 from app.errors import BackendUnavailable, InferenceFailed
 from app.transcript import SAMPLE_RATE
 from app.worker import loop
-from app.worker.messages import Load, Loaded, Step, StepDone
-
-if TYPE_CHECKING:
-    from app.backends.base import Backend
+from app.worker.messages import Load, Loaded, Rest, Rested, Step, StepDone
 
 
 class Model:
@@ -57,6 +55,10 @@ class Model:
             raise InferenceFailed(f"The decoded audio ends at {len(pcm) / SAMPLE_RATE:.2f} s, before the window does.")
         result = self._backend.transcribe(pcm, request.windows, request.options)
         return StepDone(result, time.monotonic() - started)
+
+    @handle.register
+    def _rest(self, _request: Rest) -> Rested:
+        return Rested(self._backend.rest() if self._backend else Memory())
 
 
 if __name__ == "__main__":

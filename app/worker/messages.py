@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from app.backends.base import LoadOptions, ModelInfo, StepResult
+from app.backends.base import LoadOptions, Memory, ModelInfo, StepResult
 from app.transcript import Options, Vad, Window
 
 # --- to a worker ---
@@ -38,6 +38,11 @@ class Step:
     options: Options
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """A job has ended: give back what is kept for speed alone. Answered by ``Rested``, with or without a model."""
+
+
 # --- from a worker ---
 
 
@@ -52,6 +57,13 @@ class Loaded:
 class StepDone:
     result: StepResult
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rested:
+    """``memory`` is what the library still holds, in bytes; 0 each where no model is loaded."""
+
+    memory: Memory
 
 
 # --- to a decoder ---
@@ -118,6 +130,6 @@ class Ready:
     pid: int
 
 
-WorkerRequest = Load | Step
+WorkerRequest = Load | Step | Rest
 DecoderRequest = Decode | DecodeMore
-Reply = Ready | Loaded | StepDone | Decoded | Failed
+Reply = Ready | Loaded | StepDone | Rested | Decoded | Failed

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from app.backends import create
-from app.backends.base import LoadOptions
+from app.backends.base import LoadOptions, Memory
 from app.errors import BackendUnavailable, InferenceFailed, InvalidRequest
 from app.transcript import Options, Window, join_text
 
@@ -145,6 +145,20 @@ def test_steps_are_noted(tmp_path):
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["event"] for line in lines] == ["begin", "end"]
     assert lines[0]["windows"] == [[0, 160_000]]
+
+
+def test_a_rest_is_noted_and_reports_the_scripts_memory(tmp_path):
+    log = tmp_path / "log"
+    backend = fake(log=str(log), memory={"active": 3, "cached": 1, "peak": 4})
+    backend.transcribe(Silence(), [window()], Options())
+    assert backend.rest() == Memory(active=3, cached=1, peak=4)
+    begin, *_, rest = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (rest["event"], rest["windows"], rest["step"]) == ("rest", [], 1)
+    assert rest.keys() == begin.keys()
+
+
+def test_a_script_without_memory_has_none_to_report():
+    assert fake().rest() == Memory(0, 0, 0)
 
 
 @pytest.mark.parametrize(("fault", "code"), [("exit", 3), ("kill", -9), ("abort", -6)])
