@@ -1,5 +1,6 @@
 """Logging of the HTTP process and, set up again, of each child: one line an event, ``key=value`` or JSON.
 
+A line that is logged on behalf of a request, whoever logs it, ends in ``request`` and the request's id.
 What a line may hold: names, sizes, times, codes. Never audio, text, prompts, keys or the names of files.
 """
 
@@ -8,10 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
 logger = logging.getLogger("whisperd")
+#: The request that is being answered, "" outside of any. Tasks that a request starts have it too.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
 class _Text(logging.Formatter):
@@ -55,8 +59,11 @@ def event(message: str, level: int = logging.INFO, **fields: Any) -> None:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    fields: dict[str, Any] = getattr(record, "fields", {})
-    return {key: round(value, 3) if isinstance(value, float) else value for key, value in fields.items()}
+    given: dict[str, Any] = getattr(record, "fields", {})
+    fields = {key: round(value, 3) if isinstance(value, float) else value for key, value in given.items()}
+    if current := request_id.get():
+        fields.setdefault("request", current)
+    return fields
 
 
 def _plain(value: Any) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterator
@@ -47,3 +48,43 @@ def test_uvicorns_traceback_of_a_request_stays_out(capsys: pytest.CaptureFixture
     except ValueError as error:
         logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
     assert "what the user said" not in capsys.readouterr().err
+
+
+@contextlib.contextmanager
+def answering(request_id: str) -> Iterator[None]:
+    token = log.request_id.set(request_id)
+    yield
+    log.request_id.reset(token)
+
+
+def test_every_line_of_a_request_carries_its_id_whoever_logs_it(capsys: pytest.CaptureFixture[str]) -> None:
+    log.set_up("info")
+    with answering("req_1"):
+        log.event("job ended", outcome="ok")
+        logging.getLogger("uvicorn.error").warning("Unsupported upgrade request.")
+    log.event("whisperd starts", version="1")
+    ours, uvicorns, outside = capsys.readouterr().err.splitlines()
+    assert ours.endswith("job ended outcome=ok request=req_1")
+    assert uvicorns.endswith("Unsupported upgrade request. request=req_1")
+    assert outside.endswith("whisperd starts version=1")
+
+
+def test_in_json_the_id_is_a_field(capsys: pytest.CaptureFixture[str]) -> None:
+    log.set_up("info", "json")
+    with answering("req_1"):
+        log.event("job ended", outcome="ok")
+        logging.getLogger("uvicorn.error").warning("Unsupported upgrade request.")
+    log.event("whisperd starts")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line.get("request") for line in lines] == ["req_1", "req_1", None]
+    assert "request" not in lines[2]
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_an_event_that_names_its_request_is_believed(capsys: pytest.CaptureFixture[str], style: str) -> None:
+    log.set_up("info", style)
+    with answering("req_1"):
+        log.event("job ended", request="req_2")
+    line = capsys.readouterr().err
+    assert "req_2" in line
+    assert "req_1" not in line

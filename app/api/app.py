@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 import app as package
-from app.api import docs, errors, health, models, transcriptions, translations
+from app.api import docs, errors, health, models, request_id, transcriptions, translations
 from app.api.auth import OPEN_PATHS, KeyMiddleware
 from app.api.paths import PathMiddleware
 from app.api.responses import DOCUMENTED
@@ -44,6 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(module.router)
     errors.install(app)
     docs.install(app)
+    request_id.install(app)
     if settings.api_key is not None:
         app.add_middleware(KeyMiddleware, key=settings.api_key.get_secret_value())
     # Added last, so outermost: the key check sees the path that is served, and a preflight needs no key.
