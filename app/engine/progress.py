@@ -1,13 +1,14 @@
 """What a job still has to do and what it has: windows in, segments out in order. Pure.
 
 Steps may end out of order (the remainder of a window goes back while later ones are done), so segments are held until
-no window before them is left.
+no window before them is left. A recording that is decoded once more, after a decoder's death or the job's return, gives
+the same windows again, which are known by then.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from app.backends.base import StepResult
@@ -31,11 +32,14 @@ class Progress:
         self._pending: list[tuple[int, Window]] = []
         self._running: dict[int, Window] = {}
         self._held: list[tuple[int, tuple[Segment, ...]]] = []
+        self._known_until = 0
+        #: Samples of all windows that wait or run.
+        self._open = 0
 
     @property
     def waiting(self) -> bool:
-        """Whether there are windows that want a step."""
-        return bool(self._pending)
+        """Whether there are windows that want a step, and whose sound is there."""
+        return bool(self._pending) and self._pending[0][1].end <= self.samples
 
     @property
     def finished(self) -> bool:
@@ -50,19 +54,44 @@ class Progress:
     def remaining_s(self) -> float:
         """Seconds of windows to go, with the container's word for what is not decoded yet."""
         undecoded = 0.0 if self.decoded else max(0.0, (self.declared_s or 0.0) - self.duration)
-        windows = [*(window for _, window in self._pending), *self._running.values()]
-        return undecoded + sum(window.end - window.start for window in windows) / SAMPLE_RATE
+        return undecoded + self._open / SAMPLE_RATE
 
     @property
     def done_s(self) -> float:
         """Seconds of the recording up to which everything is transcribed."""
         return min(self._first_open() / SAMPLE_RATE, self.duration)
 
+    @property
+    def expected_s(self) -> float:
+        """Seconds of the recording: what is decoded, or what its container says."""
+        return self.duration if self.decoded else max(self.duration, self.declared_s or 0.0)
+
+    @property
+    def share(self) -> float:
+        """How much of the recording is transcribed, from 0 to 1; 0 while its length is not known."""
+        known = self.decoded or self.declared_s
+        return round(self.done_s / self.expected_s, 3) if known and self.expected_s else 0.0
+
     def add(self, windows: Sequence[Window], samples: int, declared_s: float | None, *, decoded: bool) -> None:
-        """Take in what a decoder has found."""
-        self.samples, self.declared_s, self.decoded = samples, declared_s, decoded
+        """Take in what a decoder has found, but for the windows that are known."""
+        self.samples, self.declared_s, self.decoded = max(self.samples, samples), declared_s, decoded
         for window in windows:
-            heapq.heappush(self._pending, (window.start, window))
+            if window.end > self._known_until:
+                self._push(window)
+                self._known_until = window.end
+
+    def restore(self, steps: Iterable[StepResult]) -> None:
+        """Take in the steps of an earlier life, before any window comes. What they sent back waits for its sound."""
+        for result in steps:
+            done = {outcome.window.start for outcome in result.windows}
+            for window in [window for start, window in self._pending if start in done]:
+                self._pending.remove((window.start, window))
+                self._open -= window.end - window.start
+            heapq.heapify(self._pending)
+            self._known_until = max(self._known_until, *(outcome.window.end for outcome in result.windows))
+            self._running = {outcome.window.start: outcome.window for outcome in result.windows}
+            self._open += sum(window.end - window.start for window in self._running.values())
+            self.complete(result)
 
     def take(self, limit: int) -> tuple[Window, ...]:
         """The earliest windows, at most ``limit``: one alone where the language is still unknown or it is a retry, and
@@ -72,7 +101,7 @@ class Progress:
         if not first.retry and self.options.language is not None:
             while len(taken) < limit and self._pending:
                 following = self._pending[0][1]
-                if following.retry or following.encoded != first.encoded:
+                if following.retry or following.encoded != first.encoded or following.end > self.samples:
                     break
                 taken.append(heapq.heappop(self._pending)[1])
         self._running = {window.start: window for window in taken}
@@ -91,16 +120,21 @@ class Progress:
         self.prompt_tokens += result.prompt_tokens
         self.decoded_tokens += result.decoded_tokens
         for outcome in result.windows:
-            self._running.pop(outcome.window.start, None)
+            if self._running.pop(outcome.window.start, None) is not None:
+                self._open -= outcome.window.end - outcome.window.start
             if outcome.segments:
                 heapq.heappush(self._held, (outcome.window.start, outcome.segments))
             for window in outcome.again:
-                heapq.heappush(self._pending, (window.start, window))
+                self._push(window)
         fresh: list[Segment] = []
         while self._held and self._held[0][0] < self._first_open():
             fresh.extend(heapq.heappop(self._held)[1])
         self.segments.extend(fresh)
         return tuple(fresh)
+
+    def _push(self, window: Window) -> None:
+        heapq.heappush(self._pending, (window.start, window))
+        self._open += window.end - window.start
 
     def transcript(self) -> Transcript:
         """All of it; call once ``finished``."""
@@ -116,8 +150,8 @@ class Progress:
         )
 
     def _first_open(self) -> int:
-        """The earliest sample that may still get text: of a window to go, else the end of what is decoded."""
+        """The earliest sample that may still get text: of a window to go, else of one still to be cut."""
         starts = [*(start for start, _ in self._pending[:1]), *self._running]
         if starts:
             return min(starts)
-        return self.samples + 1
+        return self.samples + 1 if self.decoded else self._known_until
