@@ -59,6 +59,12 @@ class NotFound(InvalidRequest):
     status, code = 404, "not_found"
 
 
+class NotFinished(NotFound):
+    """The job has no result yet."""
+
+    code, retry_after = "not_finished", 5
+
+
 class UnknownModel(NotFound):
     code = "model_not_found"
 
@@ -75,6 +81,12 @@ class AudioTooLong(InvalidRequest):
     status, code = 413, "audio_too_long"
 
 
+class JobCancelled(InvalidRequest):
+    """Somebody cancelled the job; a status that SDKs do not retry."""
+
+    status, code = 410, "cancelled"
+
+
 class QueueFull(WhisperdError):
     status, kind, code, retry_after = 429, "rate_limit_error", "queue_full", 5
 
@@ -85,6 +97,12 @@ class StorageFull(WhisperdError):
 
 class ShuttingDown(WhisperdError):
     status, code, retry_after = 503, "shutting_down", 5
+
+
+class JobsUnavailable(WhisperdError):
+    """Jobs cannot be kept on this server's disk."""
+
+    status, code = 503, "jobs_unavailable"
 
 
 class BackendUnavailable(WhisperdError):

@@ -66,7 +66,7 @@ def to_verbose_json(transcript: Transcript, granularities: frozenset[str]) -> st
     if "word" in granularities:
         body["words"] = [{"word": w.word, "start": w.start, "end": w.end} for w in transcript.words]
     if "segment" in granularities or not granularities:
-        body["segments"] = [_segment(number, segment) for number, segment in enumerate(transcript.segments)]
+        body["segments"] = [segment_body(number, segment) for number, segment in enumerate(transcript.segments)]
     body["usage"] = _usage(transcript)
     return dump(body)
 
@@ -102,7 +102,8 @@ def token_usage(transcript: Transcript) -> dict[str, Any]:
     }
 
 
-def _segment(number: int, segment: Segment) -> dict[str, Any]:
+def segment_body(number: int, segment: Segment) -> dict[str, Any]:
+    """A segment as OpenAI's ``verbose_json`` has it."""
     return {
         "id": number,
         "seek": segment.seek,

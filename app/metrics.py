@@ -5,7 +5,11 @@ One ``Metrics`` per engine with a registry of its own, so that two engines in on
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from app.backends.base import Memory
 
 #: From a dictation's step on a GPU to an hour's decode.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1200)
@@ -52,7 +56,25 @@ class Metrics:
         self.worker_memory = Gauge(
             "whisperd_worker_memory_bytes", "Resident memory of a child", ["role"], registry=registry
         )
-        self.ready = Gauge("whisperd_ready", "1 while the default model is warm", registry=registry)
+        self.device_memory = Gauge(
+            "whisperd_device_memory_bytes",
+            "Memory that the model's library holds after the last job, by its own account (MLX has one)",
+            ["kind"],
+            registry=registry,
+        )
+        self.joined = Counter(
+            "whisperd_jobs_joined",
+            "Requests that met a job for the same work: running, left by its callers, or finished",
+            ["job"],
+            registry=registry,
+        )
+        self.jobs_waiting = Gauge("whisperd_jobs_waiting", "Jobs on disk that are not yet finished", registry=registry)
+        self.ready = Gauge("whisperd_ready", "1 while a model is warm", registry=registry)
+
+    def observe_memory(self, memory: Memory) -> None:
+        """What the worker's library said of its memory."""
+        for kind, size in asdict(memory).items():
+            self.device_memory.labels(kind).set(size)
 
     def render(self) -> bytes:
         """The exposition text, UTF-8."""

@@ -67,9 +67,24 @@ class Settings(BaseSettings):
     max_upload_mb: int = Field(1024, ge=1, description="largest upload in MiB")
     max_audio_s: int = Field(4 * 3600, ge=1, description="longest recording in seconds")
     queue_jobs: int = Field(64, ge=1, description="requests held at once; more are answered 429")
+    queue_audio_s: int = Field(24 * 3600, ge=1, description="seconds of audio queued at once; more are answered 429")
+    spool_mb: int = Field(8192, ge=1, description="MiB of uploads held at once; more are answered 429")
+    retry_keep_s: float = Field(
+        120,
+        ge=0,
+        description="seconds for which a result, or work that its client left, waits for the same upload",
+    )
+    keep_alive: float = Field(-1, ge=-1, description="idle seconds after which the model is unloaded; -1 is never")
+    job_timeout_s: float = Field(0, ge=0, description="seconds that a whole job may take; 0 is for ever")
+    job_keep_s: int = Field(7 * 86400, ge=0, description="seconds for which the result of a job on disk is kept")
+    job_results_mb: int = Field(512, ge=0, description="MiB that the results of jobs on disk may take")
     max_batch: int = Field(8, ge=1, le=64, description="most windows of a recording in one pass")
     load_timeout_s: float = Field(600, gt=0, description="seconds that loading the model may take")
-    step_timeout_s: float = Field(300, gt=0, description="seconds that one pass may take before its worker is replaced")
+    step_timeout_s: float = Field(
+        60,
+        gt=0,
+        description="seconds that a pass may take beyond thirty times the usual; then its worker is replaced",
+    )
     drain_s: float = Field(5, ge=0, description="seconds that running requests get at shutdown")
     pull: bool = Field(False, description="download the model first if it is not on this machine")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
@@ -84,7 +99,7 @@ class Settings(BaseSettings):
     )
     state_dir: Path = Field(
         default_factory=lambda: platformdirs.user_state_path("whisperd", appauthor=False),
-        description="folder for uploads in work",
+        description="folder for uploads in work and jobs on disk",
     )
     models: dict[str, Path] = Field(
         default_factory=dict, description="own models: name -> folder (configuration file only)"

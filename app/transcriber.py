@@ -15,6 +15,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from app.engine.build import catalog_of, engine_of
 from app.engine.engine import Engine
+from app.engine.job import Work
 from app.errors import UndecodableAudio
 from app.settings import Settings, load_settings
 from app.transcript import Options, Transcript
@@ -56,11 +57,11 @@ class Transcriber:
         return self._portal.call(self._run, source.resolve(), options, on_progress)
 
     async def _run(self, source: Path, options: Options, on_progress: OnProgress | None) -> Transcript:
-        async with self._engine.admit() as job:
-            job.source = source
-            self._engine.start(job, options, str(self._catalog.resolve("").path))
-            async for _ in job.segments():
-                if on_progress is not None:
-                    progress = job.progress
-                    on_progress(progress.done_s, max(progress.duration, progress.declared_s or 0.0))
-            return await job.result()
+        work = Work(options, str(self._catalog.resolve("").path))
+        with self._engine.admit() as upload:
+            upload.source = source
+            with self._engine.submit(upload, work) as job:
+                async for _ in job.segments():
+                    if on_progress is not None:
+                        on_progress(job.progress.done_s, job.progress.expected_s)
+                return await job.result()

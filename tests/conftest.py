@@ -165,7 +165,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        given = {"port": port, "cache_dir": cache, "state_dir": folder / "state", **flags}
+        # Tests send the same clip again and again, and want it done each time.
+        given = {"port": port, "cache_dir": cache, "state_dir": folder / "state", "retry_keep_s": 0, **flags}
         words = [word for name, value in given.items() for word in _flag(name, value)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("WHISPERD_")}
         environment |= {"WHISPERD_CONFIG": str(folder / "none.toml"), **(env or {})}

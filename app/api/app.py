@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 import app as package
-from app.api import docs, errors, health, models, request_id, transcriptions, translations
+from app.api import docs, errors, health, models, queue, request_id, transcriptions, translations
+from app.api import jobs as jobs_api
 from app.api.auth import OPEN_PATHS, KeyMiddleware
 from app.api.paths import PathMiddleware
 from app.api.responses import DOCUMENTED
 from app.api.service import Service
-from app.engine.build import catalog_of, engine_of
+from app.engine.build import catalog_of, durable_jobs_of, engine_of
+from app.engine.durable import DurableJobs
+from app.engine.engine import Engine
+from app.engine.job_database import StoreBusy, StoreUnusable
+from app.log import event
 from app.settings import Settings
 
 #: Origins of apps, which no web page can claim: Obsidian on the desktop, and its like on phones.
@@ -27,8 +33,8 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         catalog = catalog_of(settings)
-        async with engine_of(settings, catalog) as engine:
-            app.state.service = Service(settings, engine, catalog)
+        async with engine_of(settings, catalog) as engine, _jobs_of(settings, engine) as jobs:
+            app.state.service = Service(settings, engine, catalog, jobs)
             yield
 
     app = FastAPI(
@@ -40,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for module in (transcriptions, translations, models, health):
+    for module in (transcriptions, translations, jobs_api, queue, models, health):
         app.include_router(module.router)
     errors.install(app)
     docs.install(app)
@@ -55,10 +61,23 @@ def create_app(settings: Settings) -> FastAPI:
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
         allow_private_network=True,
-        expose_headers=["X-Request-Id", "Retry-After", "Server-Timing"],
+        expose_headers=["X-Request-Id", "Retry-After", "Server-Timing", "Location"],
     )
     _document(app)
     return app
+
+
+@contextlib.asynccontextmanager
+async def _jobs_of(settings: Settings, engine: Engine) -> AsyncIterator[DurableJobs | None]:
+    """The jobs on disk; None, and a line in the log, where there can be none: all else is served."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            jobs = await stack.enter_async_context(durable_jobs_of(settings, engine))
+        except (StoreBusy, StoreUnusable) as error:
+            event("no jobs are kept", logging.ERROR, reason=error)
+            yield None
+        else:
+            yield jobs
 
 
 def _document(app: FastAPI) -> None:

@@ -6,6 +6,7 @@ import logging
 from typing import Any, cast
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -35,6 +36,7 @@ def install(app: FastAPI) -> None:
     """Make every error of ``app`` an envelope."""
     app.add_exception_handler(WhisperdError, _ours)
     app.add_exception_handler(HTTPException, _starlettes)
+    app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -51,6 +53,13 @@ async def _starlettes(request: Request, error: Exception) -> Response:
         response.headers.update(cast("HTTPException", error).headers or {})
         return response
     return error_response(InvalidRequest("The request cannot be understood."))
+
+
+async def _bad_parameter(_: Request, error: Exception) -> Response:
+    problem = cast("RequestValidationError", error).errors()[0]
+    name, message = str(problem["loc"][-1]), str(problem["msg"])
+    text = f"The parameter '{name}' cannot be used: {message[:1].lower()}{message[1:]}."
+    return error_response(InvalidRequest(text, param=name))
 
 
 async def _unexpected(_: Request, error: Exception) -> Response:

@@ -56,6 +56,14 @@ class AudioForm(BaseModel):
     beam_size: int | None = Field(
         None, ge=1, le=10, description="Beams of the search, where the backend has it; the server's setting else."
     )
+    x_priority: Literal["normal", "background"] = Field(
+        "normal", description="background lets others go first; also as the header X-Priority."
+    )
+    x_heartbeat: bool = Field(
+        False,
+        description="Whether white space is sent before a JSON answer that takes long, so that proxies do not hang up; "
+        "errors then come with status 200. Also as the header X-Heartbeat.",
+    )
 
     @classmethod
     def parse(cls, form: Form) -> Self:

@@ -27,14 +27,14 @@ async def health() -> StatusBody:
 @router.get(
     "/ready",
     operation_id="ready",
-    summary="Whether the model is warm",
+    summary="Whether the model is warm, or unloaded for want of work",
     responses={503: {"model": ErrorBody, "description": "The model is loading, or cannot be loaded."}},
 )
 async def ready(request: Request) -> StatusBody:
-    worker = service_of(request).engine.worker
-    if not worker.ready:
+    worker = service_of(request).engine.device.worker
+    if not worker.ready and worker.state != "unloaded":
         raise BackendUnavailable(_REASONS.get(worker.state, _REASONS["starting"]))
-    return StatusBody(status="ready")
+    return StatusBody(status="ready" if worker.ready else worker.state)
 
 
 @router.get(

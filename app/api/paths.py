@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 _SLASHES = re.compile(r"/{2,}")
 _VERSIONS = re.compile(r"^(/v1)+(?=/|$)")
 #: OpenAI's paths, which some base URLs lack the version of.
-_API = re.compile(r"^/(audio|models)(?=/|$)")
+_API = re.compile(r"^/(audio|jobs|models|queue)(?=/|$)")
 #: A whole URL pasted where a base URL was asked for, so that the client added the rest once more.
 _TWICE = re.compile(r"^/v1/audio/(?:transcriptions|translations)(?:/v1)*(?=/audio/(?:transcriptions|translations)$)")
 #: whisper.cpp's server has one path for all its work.

@@ -103,6 +103,63 @@ class ModelList(BaseModel):
     data: list[ModelBody]
 
 
+class DeletedBody(BaseModel):
+    id: str
+    object: str
+    deleted: Literal[True] = True
+
+
+class QueueEntry(BaseModel):
+    """A job that is not over; ``position`` counts from 1, ``estimated_s`` is null while the pace is unknown."""
+
+    id: str
+    object: Literal["queue.entry"] = "queue.entry"
+    request_id: str
+    status: Literal["queued", "running"]
+    position: int
+    estimated_s: float | None
+    audio_s: float
+    done_s: float
+    progress: float
+    model: str
+    priority: Literal["normal", "background"]
+    created_at: int
+    callers: int
+
+
+class QueueList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[QueueEntry]
+
+
+class JobBody(BaseModel):
+    """A job on disk; times in Unix seconds, ``duration`` and ``estimated_s`` in seconds, ``progress`` from 0 to 1."""
+
+    id: str
+    object: Literal["job"] = "job"
+    request_id: str
+    status: Literal["queued", "running", "completed", "failed", "cancelled"]
+    created_at: int
+    finished_at: int | None = None
+    expires_at: int | None = None
+    model: str
+    task: str
+    response_format: str
+    priority: Literal["normal", "background"]
+    duration: float | None
+    progress: float = 0.0
+    position: int | None = None
+    estimated_s: float | None = None
+    language: str | None = None
+    segments: list[SegmentBody] = []
+    error: ErrorDetail | None = None
+
+
+class JobList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[JobBody]
+
+
 class StatusBody(BaseModel):
     status: str
 

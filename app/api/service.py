@@ -8,6 +8,7 @@ from typing import cast
 from starlette.requests import Request
 
 from app.catalog import Catalog
+from app.engine.durable import DurableJobs
 from app.engine.engine import Engine
 from app.settings import Settings
 
@@ -17,6 +18,8 @@ class Service:
     settings: Settings
     engine: Engine
     catalog: Catalog
+    #: None where another server keeps its jobs in this one's folder, or the folder cannot be used.
+    jobs: DurableJobs | None
 
 
 def service_of(request: Request) -> Service:

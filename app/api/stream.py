@@ -6,7 +6,7 @@ Comments keep the connection alive while the job waits; SDKs skip them, and thei
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from typing import Any
 
 import anyio
@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.errors import error_body
-from app.engine.engine import Engine
+from app.engine.device import Device
 from app.engine.job import Job
 from app.formats import dump, logprobs_body, token_usage
 from app.transcript import Segment, Transcript
@@ -42,25 +42,26 @@ class DeltaText:
 
 
 class EventStream(Response):
-    """The response; ``admission`` is the job's context, left when the stream ends, however it ends."""
+    """The response; ``held`` is the caller's hold on the job, left when the stream ends, however it ends."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, engine: Engine, job: Job, admission: AsyncExitStack) -> None:
+    def __init__(self, device: Device, job: Job, held: ExitStack) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._engine = engine
+        self._device = device
         self._job = job
-        self._admission = admission
+        self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
-        async with self._admission, anyio.create_task_group() as tasks:
-            tasks.start_soon(cancel_when_gone, receive, tasks.cancel_scope)
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for line in self._lines():
-                await send({"type": "http.response.body", "body": line.encode(), "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-            tasks.cancel_scope.cancel()
+        with self._held:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(cancel_when_gone, receive, tasks.cancel_scope)
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                async for line in self._lines():
+                    await send({"type": "http.response.body", "body": line.encode(), "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                tasks.cancel_scope.cancel()
 
     async def _lines(self) -> AsyncIterator[str]:
         job, text, given = self._job, DeltaText(), 0
@@ -85,8 +86,8 @@ class EventStream(Response):
                     yield self._heartbeat()
 
     def _heartbeat(self) -> str:
-        place = self._engine.place(self._job)
-        loading = "" if self._engine.worker.ready else "the model is loading, "
+        place = self._device.place(self._job)
+        loading = "" if self._device.worker.ready else "the model is loading, "
         estimate = "" if place.seconds is None else f", about {place.seconds:.0f} s"
         return f": {loading}position {place.position}{estimate}\n\n"
 

@@ -1,4 +1,4 @@
-"""The upload: a body of any kind streamed into the job's folder, its bytes counted as they come.
+"""The upload: a body of any kind streamed into its folder, its bytes counted as they come.
 
 Read from the request's stream rather than with ``request.form()`` or ``request.json()``, so that the file goes
 straight to where the decoder reads it, an over-long body is refused while it arrives, memory stays flat, and no error
@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from pathlib import Path
+from hashlib import sha256
+from typing import IO, TYPE_CHECKING
 
 import anyio
 from python_multipart.multipart import parse_options_header
@@ -19,7 +20,11 @@ from starlette.requests import Request
 from app.api.form import MAX_FIELD_BYTES, MAX_FIELDS, Body, Form, Sink, too_large
 from app.api.json_body import JsonBody
 from app.api.multipart import MultipartBody
+from app.engine.admission import Upload
 from app.errors import InvalidRequest, StorageFull
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 #: Room in the body for all that is not the file: fields, headers, boundaries.
 _OVERHEAD = MAX_FIELD_BYTES + 1024 * 1024
@@ -31,54 +36,70 @@ _HEAD_BYTES = 512
 #: Content types of bodies that are the audio itself.
 _AUDIO_TYPES = re.compile(rb"(audio|video)/.+|application/(octet-stream|ogg|mp4|x-matroska)")
 _JSON_TYPES = re.compile(rb"(application|text)/(.+\+)?json")
+#: Fields of our own that may come as headers, ``X-Priority: background``, from clients whose form is fixed.
+_HEADER_FIELDS = ("x_priority", "x_heartbeat")
 _TEXT = re.compile(rb"[\t\n\r\x20-\x7e]*")
 _WHAT_TO_SEND = "Send the audio as multipart/form-data with a part named 'file'"
 
 
-async def receive(request: Request, destination: Path, max_bytes: int) -> Form:
-    """Read the body: its audio into ``destination``, its other fields into the form returned.
+def announced(request: Request) -> int:
+    """Bytes of the body as its head says; 0 where it does not."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() else 0
+
+
+async def receive(request: Request, upload: Upload, max_bytes: int) -> Form:
+    """Read the body: its audio into the upload, with its digest, its other fields into the form returned.
 
     The body is a multipart form with a part ``file``; or JSON with ``input_audio``; or the audio itself. Fields may
-    also stand in the query string; those of the body win. Raises ``UploadTooLarge`` once more than ``max_bytes`` of
-    audio have come (or are announced), ``InvalidRequest`` for a body that cannot be understood, ``StorageFull`` where
-    the disk is.
+    also stand in the query string, a few in headers; those of the body win. Raises ``UploadTooLarge`` once more than
+    ``max_bytes`` of audio have come (or are announced), ``InvalidRequest`` for a body that cannot be understood,
+    ``QueueFull`` or ``StorageFull`` where there is no room for it.
     """
     sink = Sink(max_bytes)
     body = _body(request.headers.get("content-type", ""), sink)
     # Base64 makes four bytes of three, escapes and line ends a few more.
     most = max_bytes + _OVERHEAD if isinstance(body, MultipartBody | RawBody) else max_bytes * 3 // 2 + _OVERHEAD
-    announced = request.headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced) > most:
+    if announced(request) > most:
         raise too_large(max_bytes)
-    arrived = 0
+    arrived, digest = 0, sha256()
     try:
-        async with await anyio.open_file(destination, "wb", opener=_private) as file:
+        async with await anyio.open_file(upload.source, "wb", opener=_private) as file:
             async for chunk in request.stream():
                 arrived += len(chunk)
                 if arrived > most:
                     raise too_large(max_bytes)
+                upload.grow(arrived)
                 body.write(chunk)
                 if len(sink.pending) >= _WRITE_BYTES:
-                    await file.write(sink.take())
+                    await anyio.to_thread.run_sync(_store, file.wrapped, digest, sink.take())
             body.finish()
-            await file.write(sink.take())
+            await anyio.to_thread.run_sync(_store, file.wrapped, digest, sink.take())
+            upload.resize(file.wrapped.tell())
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageFull("The server's disk is full.") from error
         raise StorageFull("The server cannot store the upload right now.") from error
-    _add_query(body.form, request)
+    upload.digest = digest.hexdigest()
+    _add_fields(body.form, request)
     return body.form
+
+
+def _store(file: IO[bytes], digest: Hash, data: bytes) -> None:
+    file.write(data)
+    digest.update(data)
 
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _add_query(form: Form, request: Request) -> None:
-    """Take fields from the query string that the body does not have."""
+def _add_fields(form: Form, request: Request) -> None:
+    """Take fields from the query string and the headers that the body does not have."""
     given = request.query_params.multi_items()
     if len(given) > MAX_FIELDS:
         raise InvalidRequest(f"The query string has more than {MAX_FIELDS} fields.")
+    given += [(name, value) for name in _HEADER_FIELDS if (value := request.headers.get(name.replace("_", "-")))]
     in_body = frozenset(form.fields)
     for name, value in given:
         if name.removesuffix("[]") not in in_body:

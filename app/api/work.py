@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from typing import TypeVar
 
 import anyio
@@ -11,14 +11,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from app.api import uploads
+from app.api.auth import owner_of
 from app.api.forms import TranscriptionForm, TranslationForm
-from app.api.service import service_of
+from app.api.heartbeat import PatientAnswer
+from app.api.jobs import accepted, prefers_async
+from app.api.service import Service, service_of
 from app.api.stream import EventStream, cancel_when_gone
 from app.catalog import can_translate
+from app.engine.admission import Upload
+from app.engine.job import Job, Work
 from app.errors import InvalidRequest
 from app.formats import FORMATS
+from app.transcript import Transcript
 
 Result = TypeVar("Result")
+Fields = TranscriptionForm | TranslationForm
 
 #: What a client that hung up is "answered"; nginx's number, since HTTP has none.
 _CLIENT_GONE = 499
@@ -26,38 +33,64 @@ _CLIENT_GONE = 499
 _STREAMED = frozenset({"json", "text"})
 
 
-async def answer(request: Request, form_type: type[TranscriptionForm] | type[TranslationForm], task: str) -> Response:
+async def answer(request: Request, form_type: type[Fields], task: str) -> Response:
     """Take in the request's upload, do its work, and answer in the format asked for. Raises the errors of
     ``app.errors``.
     """
     service = service_of(request)
+    most = service.settings.max_upload_mb * 2**20
     try:
-        async with AsyncExitStack() as admission:
-            job = await admission.enter_async_context(service.engine.admit())
-            form = await uploads.receive(request, job.source, service.settings.max_upload_mb * 2**20)
+        with ExitStack() as held:
+            size = min(uploads.announced(request), most)
+            upload = held.enter_context(service.engine.admit(size, retry=_is_retry(request)))
+            form = await uploads.receive(request, upload, most)
             fields = form_type.parse(form)
             if not form.has_file:
                 raise InvalidRequest("The request has no audio: send it as a form's part named 'file'.", param="file")
-            model = service.catalog.resolve(fields.model)
-            if task == "translate" and not can_translate(model):
-                raise InvalidRequest(f"The model {model.name!r} was not trained to translate.", param="model")
-            options = fields.options(task=task, beam_size=service.settings.beam_size)
-            service.engine.start(job, options, str(model.path))
+            work = _work(service, fields, task, upload, owner_of(request))
+            background = fields.x_priority == "background"
+            if prefers_async(request):
+                return await accepted(request, upload, work, fields, background=background)
+            job = held.enter_context(service.engine.submit(upload, work, background=background))
             if fields.stream and fields.response_format in _STREAMED:
                 await _unless_gone(request, job.opened)
-                return EventStream(service.engine, job, admission.pop_all())
+                return EventStream(service.engine.device, job, held.pop_all())
+            render = _renderer(fields)
+            if fields.x_heartbeat and FORMATS[fields.response_format].media_type == "application/json":
+                return PatientAnswer(job, render, held.pop_all())
             transcript = await _unless_gone(request, job.result)
     except ClientDisconnect:
         return Response(status_code=_CLIENT_GONE)
-    format_ = FORMATS[fields.response_format]
-    granularities = frozenset[str](fields.timestamp_granularities)
-    return Response(format_.render(transcript, granularities), media_type=format_.media_type)
+    media_type = FORMATS[fields.response_format].media_type
+    return Response(render(transcript), media_type=media_type, headers={"Server-Timing": _timing(job)})
+
+
+def _work(service: Service, fields: Fields, task: str, upload: Upload, owner: str) -> Work:
+    model = service.catalog.resolve(fields.model)
+    if task == "translate" and not can_translate(model):
+        raise InvalidRequest(f"The model {model.name!r} was not trained to translate.", param="model")
+    options = fields.options(task=task, beam_size=service.settings.beam_size)
+    return Work(options, str(model.path), model.name, upload.digest, owner)
+
+
+def _renderer(fields: Fields) -> Callable[[Transcript], str]:
+    render, granularities = FORMATS[fields.response_format].render, frozenset[str](fields.timestamp_granularities)
+    return lambda transcript: render(transcript, granularities)
+
+
+def _is_retry(request: Request) -> bool:
+    """Whether OpenAI's SDK says that it sends this for the second or third time."""
+    return request.headers.get("x-stainless-retry-count", "0") not in ("", "0")
+
+
+def _timing(job: Job) -> str:
+    """The header ``Server-Timing``: milliseconds of waiting for the device, of decoding, of inference."""
+    timed = {"queue": job.waited_seconds, "decode": job.decode_seconds, "inference": job.inference_seconds}
+    return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in timed.items())
 
 
 async def _unless_gone(request: Request, wait: Callable[[], Awaitable[Result]]) -> Result:
-    """What ``wait`` gives, or ``ClientDisconnect`` once the client has hung up (leaving ``admit`` then cancels the
-    job).
-    """
+    """What ``wait`` gives, or ``ClientDisconnect`` once the client has hung up (it then leaves the job)."""
     outcome: list[Result] = []
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:

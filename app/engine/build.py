@@ -7,9 +7,13 @@ from collections.abc import AsyncIterator
 
 from app.backends.base import LoadOptions, openblas_preload
 from app.catalog import Catalog
+from app.engine.admission import Admission, QueueLimits
 from app.engine.decoders import Decoders
+from app.engine.device import Device
+from app.engine.durable import DurableJobs
 from app.engine.engine import Engine
-from app.engine.store import Spool
+from app.engine.job_store import JobStore
+from app.engine.spool import Spool
 from app.engine.worker import Worker, WorkerSettings
 from app.metrics import Metrics
 from app.settings import Settings
@@ -34,12 +38,40 @@ async def engine_of(settings: Settings, catalog: Catalog) -> AsyncIterator[Engin
             cwd=spool.empty,
             load=LoadOptions(settings.device, settings.precision, settings.threads),
             load_timeout_s=settings.load_timeout_s,
-            step_timeout_s=settings.step_timeout_s,
             preload=openblas_preload() if settings.backend == "mlx-whisper" else None,
         ),
         metrics,
     )
-    decoders = Decoders(spool.empty, Limits(audio_s=settings.max_audio_s), metrics)
-    engine = Engine(spool, worker, decoders, metrics, max_jobs=settings.queue_jobs, max_batch=settings.max_batch)
+    device = Device(
+        worker,
+        metrics,
+        max_batch=settings.max_batch,
+        step_timeout_s=settings.step_timeout_s,
+        keep_alive=settings.keep_alive,
+    )
+    limits = QueueLimits(settings.queue_jobs, settings.spool_mb * 2**20, settings.queue_audio_s)
+    engine = Engine(
+        Admission(spool, limits),
+        device,
+        Decoders(spool.empty, Limits(audio_s=settings.max_audio_s), metrics),
+        metrics,
+        job_timeout_s=settings.job_timeout_s,
+        keep_s=settings.retry_keep_s,
+    )
     async with engine.running(str(default.path)):
         yield engine
+
+
+@contextlib.asynccontextmanager
+async def durable_jobs_of(settings: Settings, engine: Engine) -> AsyncIterator[DurableJobs]:
+    """The jobs on disk, taken up by ``engine``. Raises ``StoreBusy`` and ``StoreUnusable``."""
+    jobs = DurableJobs(
+        JobStore(settings.state_dir / "jobs"),
+        engine,
+        engine.metrics,
+        ttl_s=settings.job_keep_s,
+        max_bytes=settings.job_results_mb * 2**20,
+        waiting_bytes=settings.spool_mb * 2**20 // 2,
+    )
+    async with jobs.running():
+        yield jobs

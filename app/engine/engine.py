@@ -1,72 +1,74 @@
-"""The engine: jobs in, transcripts out. Decoding runs beside transcription; steps on the device run one at a time.
+"""The engine: uploads in, transcripts out. Decoding runs beside transcription; steps on the device run one at a time.
 
-All of it lives in one event loop. A job is fed by a task of its own (decoder -> windows); one dispatcher gives the
-device's next step to the job that the lane names. Callers hold a ``Job`` and wait on it; leaving its context cancels
-it.
+All of it lives in one event loop. A job is fed by a task of its own (decoder -> windows); the device gives its next
+step to the job that the lane names. Callers hold an ``Upload``, then the ``Job`` that it became or met; the job ends
+with its transcript, with an error, or when the last caller has left.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 
 import anyio
 from anyio.abc import TaskGroup
 
+from app.engine.admission import Admission, Upload
 from app.engine.decoders import Decoders
-from app.engine.job import Job
-from app.engine.lane import Lane
-from app.engine.pace import Pace
-from app.engine.store import Spool
-from app.engine.worker import Worker
-from app.errors import QueueFull, ShuttingDown, WhisperdError, WorkerDied
-from app.log import event
+from app.engine.device import Device, known
+from app.engine.job import Job, Work
+from app.engine.recent import Recent
+from app.engine.record import record
+from app.errors import DeadlineExceeded, JobCancelled, QueueFull, ShuttingDown, WhisperdError
+from app.log import event, request_id
 from app.metrics import Metrics
-from app.transcript import SAMPLE_RATE, Options
 
-#: How often an idle engine looks whether its worker still lives.
-_IDLE_CHECK_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """``position`` counts from 1; ``seconds`` until the job should be done, None while the device's pace is unknown."""
-
-    position: int
-    seconds: float | None
+#: How often jobs are looked at whose time may be over.
+_SWEEP_S = 1.0
 
 
 class Engine:
-    """``async with`` it; then ``admit`` a job, write its upload to ``job.source``, ``start`` it and wait for
-    ``job.result()``.
+    """``async with engine.running(model)``; then ``admit`` an upload, write it to ``upload.source``, ``submit`` it and
+    wait for ``job.result()``.
+
+    ``job_timeout_s`` is how long a job may take in all, 0 for ever; ``keep_s`` for how long what ends, or is left by
+    its callers, may be met by a retry.
     """
 
     def __init__(
-        self, spool: Spool, worker: Worker, decoders: Decoders, metrics: Metrics, *, max_jobs: int, max_batch: int
+        self,
+        admission: Admission,
+        device: Device,
+        decoders: Decoders,
+        metrics: Metrics,
+        *,
+        job_timeout_s: float = 0,
+        keep_s: float = 0,
     ) -> None:
-        self._spool = spool
-        self._decoders = decoders
-        self._max_jobs = max_jobs
-        self._jobs: set[Job] = set()
-        self._lane: Lane[Job] = Lane()
-        self._wake = anyio.Event()
-        self._tasks: TaskGroup | None = None
-        self._closing = False
-        self.worker = worker
+        self.admission = admission
+        self.device = device
         self.metrics = metrics
-        self.pace = Pace(max_batch)
+        self._decoders = decoders
+        self._job_timeout_s = job_timeout_s
+        self._recent = Recent(keep_s)
+        admission.make_room = self._make_room
+        #: The jobs that are not over, parked ones aside, in the order in which they came.
+        self._jobs: dict[Job, None] = {}
+        self._tasks: TaskGroup | None = None
+        #: Nothing new is taken; and, later, nothing is worked on.
+        self.closing = False
+        self._down = False
 
     @contextlib.asynccontextmanager
     async def running(self, preload: str) -> AsyncIterator[Engine]:
         """Run the engine, loading the model in the folder ``preload`` at once in the background."""
         try:
             async with anyio.create_task_group() as self._tasks:
-                self._tasks.start_soon(self._dispatch, preload)
+                self._tasks.start_soon(self.device.run, preload)
                 self._tasks.start_soon(self._warm_up_decoder)
+                self._tasks.start_soon(self._sweep)
                 try:
                     yield self
                 finally:
@@ -75,182 +77,214 @@ class Engine:
                     self._tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                await self.worker.aclose()
+                await self.device.worker.aclose()
                 await self._decoders.aclose()
-                await anyio.to_thread.run_sync(self._spool.close)
+                await anyio.to_thread.run_sync(self.admission.spool.close)
 
-    @contextlib.asynccontextmanager
-    async def admit(self) -> AsyncIterator[Job]:
-        """A slot in the queue and a private folder, from the upload's first byte until the answer is made.
+    # --- from the first byte to the job ---
 
-        Raises ``QueueFull``, ``ShuttingDown``, ``StorageFull``. Leaving the context cancels the job if it still runs.
+    @contextlib.contextmanager
+    def admit(self, size: int = 0, *, retry: bool = False) -> Iterator[Upload]:
+        """A slot in the queue, a private folder and room for ``size`` bytes, until the context is left.
+
+        Raises ``QueueFull``, ``ShuttingDown``, ``StorageFull``. What is submitted meanwhile outlives the context.
         """
-        self._check_room()
-        with self._spool.folder() as folder:
-            job = Job(folder)
-            self._jobs.add(job)
-            self.metrics.queue_jobs.set(len(self._jobs))
-            try:
-                yield job
-            except WhisperdError as error:
-                self._fail(job, error)
-                raise
-            finally:
-                self._release(job)
+        upload: Upload | None = None
+        try:
+            if self.closing:
+                raise ShuttingDown("The server is going down.")
+            upload = self.admission.enter(size, retry=retry)
+            yield upload
+        except WhisperdError as error:
+            if upload is None or not upload.submitted:  # else the job counts it
+                self.metrics.jobs.labels(error.code).inc()
+                if isinstance(error, QueueFull):
+                    error.retry_after = self.device.retry_after(self._jobs)
+            raise
+        finally:
+            if upload is not None and not upload.submitted:
+                upload.close()
 
-    def _check_room(self) -> None:
-        error: WhisperdError
-        if self._closing:
-            error = ShuttingDown("The server is going down.")
-        elif len(self._jobs) >= self._max_jobs:
-            error = QueueFull(f"The queue is full ({self._max_jobs} requests); try again later.")
-            error.retry_after = self.pace.retry_after(sum(job.progress.remaining_s for job in self._jobs))
+    @contextlib.contextmanager
+    def submit(self, upload: Upload, work: Work, *, background: bool = False) -> Iterator[Job]:
+        """The job that does ``work``, which the upload holds whole: one that runs, was left or has just ended, else a
+        new one. Leaving the context leaves the job; the last caller's leaving ends it. Raises ``ShuttingDown``.
+        """
+        self._check_down()
+        upload.submitted = True
+        job = self._recent.find(work)
+        if job is not None:
+            upload.close()
+            self._meet(job, background=background)
         else:
-            return
-        self.metrics.jobs.labels(error.code).inc()
-        raise error
+            job = Job(work, upload.source, upload.folder / "pcm", request_id=request_id.get())
+            job.background, job.upload = background, upload
+            self._begin(job)
+        with self._held(job):
+            yield job
 
-    def start(self, job: Job, options: Options, model_path: str) -> None:
-        """Begin with a job whose upload is whole. ``model_path`` is a folder that the catalog named."""
+    @contextlib.contextmanager
+    def take_up(self, job: Job) -> Iterator[Job]:
+        """As ``submit``, for a job on disk that was made elsewhere; yields the one that does its work, if there is
+        one, in its place.
+        """
+        self._check_down()
+        met = self._recent.find(job.work)
+        if met is not None:
+            self._meet(met, background=job.background)
+        else:
+            self._begin(job)
+        with self._held(met or job):
+            yield met or job
+
+    @contextlib.contextmanager
+    def _held(self, job: Job) -> Iterator[None]:
+        job.callers += 1
+        try:
+            yield
+        finally:
+            job.callers -= 1
+            if not job.callers and not job.over:
+                self._left(job)
+
+    def _check_down(self) -> None:
+        if self._down:
+            raise ShuttingDown("The server is going down; send the request again.")
+
+    def _begin(self, job: Job) -> None:
+        """Run a job, for the first time or again."""
         assert self._tasks is not None, "the engine is not running"
-        job.begin(options, model_path)
-        self._tasks.start_soon(self._feed, job)
+        job.on_end = self._ended
+        self._recent.add(job)
+        self._jobs[job] = None
+        self.device.enter(job)
+        if not job.progress.decoded:
+            self._tasks.start_soon(self._feed, job, job.scope)
 
-    def place(self, job: Job) -> Place:
-        """Where the job stands among those that wait for the device now."""
-        ahead = [other for other in self._lane.ahead(job) if other is not job]
-        audio = sum(other.progress.remaining_s for other in [job, *ahead])
-        return Place(len(ahead) + 1, self.pace.seconds_for(audio))
+    def _meet(self, job: Job, *, background: bool) -> None:
+        """Somebody asks for what a job does or did."""
+        self.metrics.joined.labels("left" if job.parked else "finished" if job.over else "running").inc()
+        if job.parked:
+            job.unpark()
+            self._begin(job)
+        if not background and not job.over:
+            self.device.promote(job)
 
-    def refuse(self) -> None:
-        """Take no new jobs."""
-        self._closing = True
+    # --- the job's life ---
 
-    def drop(self) -> int:
-        """End all jobs that are still here with ``ShuttingDown``; returns how many."""
-        dropped = [job for job in self._jobs if not job.over]
-        for job in dropped:
-            self._fail(job, ShuttingDown("The server is going down; send the request again."))
-        return len(dropped)
+    async def _feed(self, job: Job, scope: anyio.CancelScope) -> None:
+        """Decode the job's upload, handing its windows to the device as they come."""
+        started = time.monotonic()
+        try:
+            with scope:
+                async with aclosing(self._decoders.decode(job.source, job.pcm, job.work.options.vad)) as parts:
+                    async for part in parts:
+                        job.add(part)
+                        self._check_audio(job)
+                        self.device.update(job)
+        except Exception as error:  # noqa: BLE001 - a bug must cost its job alone, not the server
+            job.fail(known(error))
+        job.decode_seconds += time.monotonic() - started
+
+    def _check_audio(self, job: Job) -> None:
+        """End a job that has not begun where all there is to transcribe is more than the queue holds.
+
+        Jobs on disk are not asked: whoever takes them up looks at ``audio_s`` before.
+        """
+        alone = len(self._jobs) == 1
+        if job.over or job.running or alone or job.upload is None:
+            return
+        if self.audio_s > self.admission.limits.audio_s:
+            hours = self.admission.limits.audio_s / 3600
+            error = QueueFull(f"The queue holds all the {hours:g} hours of audio that it takes; try again later.")
+            error.retry_after = self.device.retry_after(other for other in self._jobs if other is not job)
+            job.fail(error)
+
+    def _left(self, job: Job) -> None:
+        """Nobody waits for the job any more: what the device did for it, or is doing, is kept for a while."""
+        if job.upload is None or not job.running or not self._recent.keep(job):
+            job.fail(JobCancelled("The request was given up."))
+            return
+        del self._jobs[job]
+        job.park()
+        self.device.leave(job)
+        event("job left", job=job.id, request=job.request_id, done_s=job.progress.done_s)
+
+    def _ended(self, job: Job) -> None:
+        """What follows, once, when a job is over, however it ended."""
+        self.device.leave(job)
+        self._jobs.pop(job, None)
+        if job.transcript is None or not self._recent.keep(job):
+            self._recent.forget(job)
+        if job.upload is not None:
+            job.upload.close()
+        record(self.metrics, job)
+
+    def _make_room(self) -> bool:
+        """Give up what is only kept for a retry, the oldest first; whether there was any."""
+        parked = self._recent.oldest_parked()
+        if parked is not None:
+            parked.fail(JobCancelled("The request was given up."))
+        return parked is not None
+
+    async def _sweep(self) -> None:
+        while True:
+            await anyio.sleep(_SWEEP_S)
+            for job in self._recent.outlived():
+                job.fail(JobCancelled("The request was given up."))
+                self._recent.forget(job)
+            for job in [job for job in self._jobs if 0 < self._job_timeout_s < time.monotonic() - job.began]:
+                job.fail(DeadlineExceeded(f"The job took longer than {self._job_timeout_s:g} s and was stopped."))
+
+    # --- what can be seen and done from outside ---
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs that are not over, in the order in which they came."""
+        return list(self._jobs)
+
+    @property
+    def audio_s(self) -> float:
+        """Seconds of audio that are still to be transcribed, as far as known."""
+        return sum(job.progress.remaining_s for job in self._jobs)
+
+    def cancel(self, job_id: str, owner: str) -> Job | None:
+        """End the owner's job of that id for all its callers; None where there is none."""
+        job = next((job for job in self._jobs if job.id == job_id and job.work.owner == owner), None)
+        if job is not None:
+            job.fail(JobCancelled("The job was cancelled."))
+        return job
 
     def measure(self) -> None:
         """Bring the gauges up to date that nobody reports: memory, readiness."""
-        self.metrics.worker_memory.labels("worker").set(self.worker.memory)
+        self.metrics.worker_memory.labels("worker").set(self.device.worker.memory)
         self.metrics.worker_memory.labels("decoder").set(self._decoders.memory)
-        self.metrics.ready.set(self.worker.ready)
+        self.metrics.ready.set(self.device.worker.ready)
+        self.metrics.queue_jobs.set(self.admission.slots)
 
-    async def _warm_up_decoder(self) -> None:
-        with contextlib.suppress(WhisperdError):  # the first file tries again and reports
-            await self._decoders.warm_up()
+    def refuse(self) -> None:
+        """Take no new jobs."""
+        self.closing = True
 
-    async def _feed(self, job: Job) -> None:
-        """Decode the job's upload, handing its windows to the lane as they come."""
-        started = time.monotonic()
-        try:
-            with job.scope:
-                async with aclosing(self._decoders.decode(job.source, job.pcm, job.progress.options.vad)) as parts:
-                    async for part in parts:
-                        job.add(part)
-                        self._settle(job)
-        except Exception as error:  # noqa: BLE001 - a bug must cost its job alone, not the server
-            self._fail(job, _known(error))
-        job.decode_seconds = time.monotonic() - started
-
-    async def _dispatch(self, preload: str) -> None:
-        """Give the device's steps, one at a time, to whom the lane names; the only caller of the worker."""
-        while True:
-            job = self._lane.next()
-            if job is None:
-                if self.worker.wants_start:
-                    with contextlib.suppress(WhisperdError):  # the worker's state says so; a request will try again
-                        await self.worker.ensure(self.worker.model_path or preload)
-                self._wake = anyio.Event()
-                with anyio.move_on_after(_IDLE_CHECK_S):
-                    await self._wake.wait()
-                continue
-            try:
-                await self._step(job)
-            except Exception as error:  # noqa: BLE001 - a bug must cost its job alone, not the server
-                self._fail(job, _known(error))
-            self._settle(job)
-
-    async def _step(self, job: Job) -> None:
-        try:
-            await self.worker.ensure(job.model_path)
-            if job.over:  # cancelled while the model was loading
-                return
-            windows = job.take(self.pace.batch(alone=len(self._lane) == 1))
-            result, seconds = await self.worker.step(job.pcm, windows, job.progress.options)
-        except WorkerDied:
-            job.lost_step()
-            return
-        audio = sum(window.end - window.start for window in windows) / SAMPLE_RATE
-        self.pace.measured(len(windows), audio, seconds)
-        self._lane.granted(job, audio)
-        self.metrics.step_windows.inc(len(windows))
-        self.metrics.step_seconds.observe(seconds)
-        if not job.over:
-            job.complete(result, seconds)
-
-    def _settle(self, job: Job) -> None:
-        """Put the job where it belongs after something happened to it."""
-        if not job.over and job.progress.finished:
-            job.succeed()
-        if job.over or not job.progress.waiting:
-            self._lane.discard(job)
-        else:
-            self._lane.put(job, job.progress.remaining_s)
-            self._wake.set()
-
-    def _fail(self, job: Job, error: WhisperdError) -> None:
-        job.fail(error)
-        self._lane.discard(job)
-
-    def _release(self, job: Job) -> None:
-        job.cancel()
-        self._lane.discard(job)
-        self._jobs.discard(job)
-        self.metrics.queue_jobs.set(len(self._jobs))
-        self._record(job)
-
-    def _record(self, job: Job) -> None:
-        """Count the job and log it, once, when its answer is made."""
-        metrics, audio = self.metrics, job.progress.duration
-        metrics.jobs.labels(job.outcome).inc()
-        if job.outcome == "ok":
-            metrics.audio_seconds.inc(audio)
-            metrics.decode_seconds.observe(job.decode_seconds)
-            metrics.inference_seconds.observe(job.inference_seconds)
-            metrics.queue_wait.observe(job.waited_seconds)
-            if audio > 0:
-                metrics.real_time_factor.observe(job.inference_seconds / audio)
-        event(
-            "job ended",
-            job=job.id,
-            outcome=job.outcome,
-            audio_s=audio,
-            queue_s=job.waited_seconds,
-            decode_s=job.decode_seconds,
-            inference_s=job.inference_seconds,
-            bad_packets=job.bad_packets,
-            total_s=time.monotonic() - job.admitted,
-        )
+    def drop(self) -> int:
+        """End all jobs that are still here with ``ShuttingDown``; returns how many. Those on disk wait there."""
+        self._down = True
+        dropped = self.jobs
+        for job in dropped:
+            job.fail(ShuttingDown("The server is going down; send the request again."))
+        while self._make_room():
+            pass
+        return len(dropped)
 
     async def drain(self, seconds: float) -> None:
-        """Take no new jobs, give those that run ``seconds`` to end, then end the rest with ``ShuttingDown``."""
+        """Take no new jobs, give the requests that run ``seconds`` to end, then end the rest with ``ShuttingDown``."""
         self.refuse()
         with anyio.move_on_after(seconds):
-            while any(not job.over for job in self._jobs):  # noqa: ASYNC110 - once, at shutdown
+            while self.admission.slots or any(job.upload is None and job.callers > 1 for job in self._jobs):  # noqa: ASYNC110 - once, at shutdown
                 await anyio.sleep(0.02)
         if dropped := self.drop():
             event("jobs dropped at shutdown", jobs=dropped)
 
-
-def _known(error: Exception) -> WhisperdError:
-    """``error`` itself if it is one of ours; else it is logged by its type, since its text may hold the user's
-    words.
-    """
-    if isinstance(error, WhisperdError):
-        return error
-    event("unexpected error in the engine", logging.ERROR, type=type(error).__name__)
-    return WhisperdError("The server failed unexpectedly.")
+    async def _warm_up_decoder(self) -> None:
+        with contextlib.suppress(WhisperdError):  # the first file tries again and reports
+            await self._decoders.warm_up()

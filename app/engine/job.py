@@ -1,47 +1,103 @@
-"""A job: the work of one request, from its upload to its transcript, and what its caller waits on."""
+"""A job: work on one recording, from its upload to its transcript, and what its callers wait on."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 
 from app.backends.base import StepResult
+from app.engine.admission import Upload
 from app.engine.progress import Progress
 from app.errors import WhisperdError, WorkerDied
 from app.transcript import Options, Segment, Transcript, Window
 from app.worker.messages import Decoded
 
 
-class Job:
-    """Held by its caller, fed and stepped by the engine. ``source`` is where the upload is to be written."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is asked for. Equal work is done once: whoever asks again meets the job that does it.
 
-    def __init__(self, folder: Path) -> None:
+    ``model_path`` is a folder that the catalog named, ``model`` its public name; ``digest`` that of the upload's bytes,
+    "" where it was not taken: such work is equal to no other. ``owner`` says whose key asked.
+    """
+
+    options: Options
+    model_path: str
+    model: str = field(default="", compare=False)
+    digest: str = ""
+    owner: str = ""
+
+
+class Job:
+    """Held by its callers, fed and stepped by the engine. ``source`` is the upload, ``pcm`` where its samples go;
+    ``steps`` are what the device did for it in an earlier life.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        source: Path,
+        pcm: Path,
+        *,
+        request_id: str = "",
+        steps: Iterable[StepResult] = (),
+    ) -> None:
         self.id = secrets.token_hex(8)
-        self.source = folder / "upload"
-        self.pcm = folder / "pcm"
-        self.model_path = ""
-        self.progress = Progress(Options())
+        self.request_id = request_id
+        self.work = work
+        self.source = source
+        self.pcm = pcm
+        #: What it holds of the server's room, given back when it is over; None for jobs on disk.
+        self.upload: Upload | None = None
+        #: Whether it lets others go first.
+        self.background = False
+        #: How many wait for the result, whether requests or the jobs on disk.
+        self.callers = 0
+        #: Nobody waits now, but somebody may come back: nothing is done for the job until then.
+        self.parked = False
+        self.created = time.time()
+        self.began = time.monotonic()
         self.scope = anyio.CancelScope()
-        self.admitted = time.monotonic()
+        self.progress = Progress(work.options)
+        #: What the device did, in order: enough to begin again behind it.
+        self.steps = list(steps)
+        self.progress.restore(self.steps)
         self.decode_seconds = 0.0
         self.inference_seconds = 0.0
         self.bad_packets = 0
-        self.outcome = "cancelled"
-        self._windows_at: float | None = None
-        self._stepped_at: float | None = None
-        self._lost_steps = 0
         self.transcript: Transcript | None = None
         self.error: WhisperdError | None = None
         #: Set, and replaced, at every change: take it, look at the job, then wait on it.
         self.change = anyio.Event()
+        #: Called once it is over.
+        self.on_end: Callable[[Job], None] = lambda _: None
+        self._windows_at: float | None = None
+        self._stepped_at: float | None = None
+        self._parked_at = 0.0
+        self._lost_steps = 0
 
     @property
     def over(self) -> bool:
-        return self.transcript is not None or self.error is not None or self.scope.cancel_called
+        return self.transcript is not None or self.error is not None
+
+    @property
+    def outcome(self) -> str:
+        """``ok`` or the error's code; "" while it runs."""
+        return "ok" if self.transcript is not None else self.error.code if self.error is not None else ""
+
+    @property
+    def running(self) -> bool:
+        """Whether the device has begun with it."""
+        return self._stepped_at is not None
+
+    @property
+    def wants_step(self) -> bool:
+        return self.progress.waiting and not self.over and not self.parked
 
     @property
     def waited_seconds(self) -> float:
@@ -84,17 +140,15 @@ class Job:
 
     # --- what the engine does with it ---
 
-    def begin(self, options: Options, model_path: str) -> None:
-        self.model_path = model_path
-        self.progress = Progress(options)
-
     def add(self, part: Decoded) -> None:
         """Take in a decoded piece."""
+        if self.over:
+            return
         if part.windows and self._windows_at is None:
             self._windows_at = time.monotonic()
         self.bad_packets = part.bad_packets
         self.progress.add(part.windows, part.samples, part.declared_s, decoded=part.done)
-        self._notify()
+        self._changed()
 
     def take(self, limit: int) -> tuple[Window, ...]:
         """Windows for a step that begins now."""
@@ -102,32 +156,54 @@ class Job:
         return self.progress.take(limit)
 
     def complete(self, result: StepResult, seconds: float) -> None:
+        """Take in a step that held the device for ``seconds``."""
+        if self.over:
+            return
         self.inference_seconds += seconds
+        self.steps.append(result)
         self.progress.complete(result)
-        self._notify()
+        self._changed()
 
     def lost_step(self) -> None:
         """The worker died under this job: its windows wait again, once; a second time the job fails."""
         self._lost_steps += 1
+        self.progress.put_back()
         if self._lost_steps > 1:
             self.fail(WorkerDied("The process that runs the model died twice on this recording."))
-        self.progress.put_back()
-
-    def succeed(self) -> None:
-        self.transcript, self.outcome = self.progress.transcript(), "ok"
-        self._notify()
 
     def fail(self, error: WhisperdError) -> None:
+        """End the job with ``error``; harmless once it is over."""
         if not self.over:
-            self.error, self.outcome = error, error.code
-            self.scope.cancel()
+            self.error = error
+            self._end()
+
+    def park(self) -> None:
+        """Stop working on it, and keep what there is."""
+        self.parked = True
+        self._parked_at = time.monotonic()
+        self.scope.cancel()
+        if self.upload is not None:
+            self.upload.give_slot()
+
+    def unpark(self) -> None:
+        self.parked = False
+        self.began += time.monotonic() - self._parked_at
+        self.scope = anyio.CancelScope()
+        if self.upload is not None:
+            self.upload.take_slot()
+
+    def _changed(self) -> None:
+        if self.progress.finished:
+            self.transcript = self.progress.transcript()
+            self._end()
+        else:
             self._notify()
 
-    def cancel(self) -> None:
-        """Give the job up; harmless once it is over."""
-        if not self.over:
-            self.scope.cancel()
-            self._notify()
+    def _end(self) -> None:
+        self.parked = False
+        self.scope.cancel()
+        self._notify()
+        self.on_end(self)
 
     def _notify(self) -> None:
         self.change.set()

@@ -1,13 +1,18 @@
-"""How fast the device has turned out to be, and what follows from it. Pure."""
+"""How fast the device has turned out to be with a model, and what follows from it. Pure."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 #: A step should hold the device no longer than this, unless one window alone takes longer (docs/architecture.md).
 STEP_SECONDS = 2.0
 #: Weight of the newest measurement; a handful of steps forgets a cold start.
 _NEW = 0.3
+#: A window may take so many times what windows take: the whole ladder, five samples each, and a busy machine.
+_PATIENCE = 30.0
+#: The real-time factor to reckon with while none is measured.
+_GUESS = 0.5
 
 
 class Pace:
@@ -15,8 +20,13 @@ class Pace:
 
     def __init__(self, max_batch: int) -> None:
         self._max_batch = max_batch
+        self._warm_up_seconds = 0.0
         self.window_seconds: float | None = None
         self.real_time_factor: float | None = None
+
+    def warmed_up(self, seconds: float) -> None:
+        """Take the time of the model's warm-up, a window of noise, for a window's while none is measured."""
+        self._warm_up_seconds = seconds
 
     def measured(self, windows: int, audio_seconds: float, seconds: float) -> None:
         """Take in a step of ``windows`` with ``audio_seconds`` of sound that held the device for ``seconds``."""
@@ -30,14 +40,26 @@ class Pace:
             return 1
         return max(1, min(self._max_batch, int(STEP_SECONDS / max(self.window_seconds, 1e-6))))
 
+    def deadline(self, windows: int, least: float) -> float:
+        """Seconds after which a step of ``windows`` hangs: ``least``, and generously what such steps take."""
+        expected = self._warm_up_seconds if self.window_seconds is None else self.window_seconds
+        return least + _PATIENCE * windows * expected
+
     def seconds_for(self, audio_seconds: float) -> float | None:
         """Device seconds that so much audio should take; None while nothing is measured."""
         return None if self.real_time_factor is None else audio_seconds * self.real_time_factor
 
-    def retry_after(self, queued_audio_seconds: float) -> int:
-        """Seconds until that much audio should be through: whole, from 1 to 120, as ``Retry-After`` wants them."""
-        estimate = queued_audio_seconds * (self.real_time_factor or 0.5)
-        return max(1, min(120, math.ceil(estimate)))
+    def audio_in(self, seconds: float) -> float:
+        """Seconds of audio that the device does in ``seconds``."""
+        return seconds / max(self.real_time_factor or _GUESS, 1e-3)
+
+
+def retry_after(device_seconds: Iterable[float]) -> int:
+    """When to come back to a full queue, given the device time of each of its jobs: when half of them, the shortest
+    first, should be done. Whole seconds from 1 to 120, as ``Retry-After`` wants them.
+    """
+    queued = sorted(device_seconds)
+    return max(1, min(120, math.ceil(sum(queued[: (len(queued) + 1) // 2]))))
 
 
 def _blend(old: float | None, new: float) -> float:

@@ -7,20 +7,24 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from app.backends.base import LoadOptions, StepResult
+from app.backends.base import LoadOptions, Memory, StepResult
 from app.errors import BackendUnavailable, DeadlineExceeded, WhisperdError, WorkerDied
 from app.log import event
 from app.metrics import Metrics
 from app.transcript import Options, Window
-from app.worker.messages import Load, Loaded, Step, StepDone
+from app.worker.messages import Load, Loaded, Rest, Rested, Step, StepDone
 from app.worker.process import ChildProcess
 
-#: This many deaths within the window open the breaker: something is wrong that a restart does not mend.
+#: This many deaths with a model within the window open its breaker: something is wrong that a restart does not mend.
 _DEATHS = 3
 _DEATHS_WINDOW_S = 60.0
+_BROKEN = f"The worker died {_DEATHS} times within {_DEATHS_WINDOW_S:.0f} s."
 #: After a failed load, requests are refused for so long before it is tried again.
 _LOAD_RETRY_S = 10.0
+#: To give memory back takes milliseconds.
+_REST_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +36,21 @@ class WorkerSettings:
     cwd: Path
     load: LoadOptions
     load_timeout_s: float
-    step_timeout_s: float
     preload: str | None = None
 
 
 class Worker:
-    """Calls come one at a time, from the engine's dispatcher alone.
+    """Calls come one at a time, from the device's loop alone.
 
-    ``state`` is ``starting``, ``ready``, ``failed`` (the load failed; ``reason`` says why) or ``broken`` (the breaker
-    is open).
+    ``state`` is ``starting``, ``ready``, ``unloaded`` (idle for long; the next request loads), ``failed`` (the load
+    failed; ``reason`` says why) or ``broken`` (the breaker is open).
     """
 
     def __init__(self, settings: WorkerSettings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
         self._child: ChildProcess | None = None
-        self._deaths: deque[float] = deque(maxlen=_DEATHS)
+        self._deaths: dict[str, deque[float]] = {}
         self._failed_at = float("-inf")
         self._failed_path = ""
         self.model_path = ""
@@ -62,19 +65,23 @@ class Worker:
     def ready(self) -> bool:
         return self.state == "ready" and self._child is not None and self._child.alive
 
-    @property
-    def wants_start(self) -> bool:
-        """Whether an idle engine should start the child: at first, and after it died. A failed load waits for a
+    def wants_start(self, model_path: str) -> bool:
+        """Whether an idle device should load this model: at first, and after a death. A failed load waits for a
         request.
         """
-        return not self.ready and self.state != "failed" and not self._breaker_open()
+        if self.ready or self.state == "unloaded" or self._failed_path == model_path:
+            return False
+        return not self._breaker_open(model_path)
 
-    async def ensure(self, model_path: str) -> None:
-        """Have the model in ``model_path`` warm. Raises ``BackendUnavailable``, ``WorkerDied``,
-        ``DeadlineExceeded``.
+    async def ensure(self, model_path: str) -> Loaded | None:
+        """Have the model in ``model_path`` warm; None where it was. A worker is replaced to change its model.
+
+        Raises ``BackendUnavailable``, ``WorkerDied``, ``DeadlineExceeded``.
         """
         if self.ready and self.model_path == model_path:
-            return
+            return None
+        if self.state == "ready" and self._child is not None and not self._child.alive:
+            self._died()  # while nobody asked anything of it
         self._check_breaker(model_path)
         await self.aclose()
         self.state, self.reason, self.model_path = "starting", "", model_path
@@ -92,7 +99,7 @@ class Worker:
             self._failed_at = time.monotonic()
             await self.aclose()
             raise BackendUnavailable(f"The model could not be loaded: {error.message}") from error
-        self.state = "ready"
+        self.state, self._failed_path = "ready", ""
         seconds = loaded.load_seconds + loaded.warm_up_seconds
         self._metrics.model_load_seconds.set(seconds)
         event(
@@ -102,33 +109,59 @@ class Worker:
             precision=loaded.info.precision,
             seconds=seconds,
         )
+        return loaded
 
-    async def step(self, pcm: Path, windows: tuple[Window, ...], options: Options) -> tuple[StepResult, float]:
-        """One step; returns its result and its device seconds. Raises ``WorkerDied``, ``DeadlineExceeded``,
-        ``InferenceFailed``.
+    async def step(
+        self,
+        pcm: Path,
+        windows: tuple[Window, ...],
+        options: Options,
+        timeout: float,  # noqa: ASYNC109 - the child is killed then
+    ) -> tuple[StepResult, float]:
+        """One step of at most ``timeout`` seconds; returns its result and its device seconds.
+
+        Raises ``WorkerDied``, ``DeadlineExceeded``, ``InferenceFailed``.
         """
+        done: StepDone = await self._call(Step(str(pcm), windows, options), timeout)
+        return done.result, done.seconds
+
+    async def rest(self) -> Memory:
+        """Between jobs: the library gives back what it kept for speed alone. Raises as ``step`` does."""
+        if not self.ready:
+            return Memory()
+        rested: Rested = await self._call(Rest(), _REST_TIMEOUT_S)
+        return rested.memory
+
+    async def unload(self) -> None:
+        """End the child until somebody asks for a model."""
+        await self.aclose()
+        self.state = "unloaded"
+        event("model unloaded")
+
+    async def _call(self, request: Step | Rest, timeout: float) -> Any:  # noqa: ASYNC109
         assert self._child is not None
         try:
-            done: StepDone = await self._child.call(Step(str(pcm), windows, options), self._settings.step_timeout_s)
+            return await self._child.call(request, timeout)
         except (WorkerDied, DeadlineExceeded):
             self._died()
             raise
-        return done.result, done.seconds
 
     def _died(self) -> None:
-        self._deaths.append(time.monotonic())
+        deaths = self._deaths.setdefault(self.model_path, deque(maxlen=_DEATHS))
+        deaths.append(time.monotonic())
         self._metrics.worker_restarts.labels("worker").inc()
         self.state = "starting"
-        event("worker died", deaths=len(self._deaths))
-        if self._breaker_open():
-            self.state, self.reason = "broken", f"The worker died {_DEATHS} times within {_DEATHS_WINDOW_S:.0f} s."
+        event("worker died", deaths=len(deaths))
+        if self._breaker_open(self.model_path):
+            self.state, self.reason = "broken", _BROKEN
 
-    def _breaker_open(self) -> bool:
-        return len(self._deaths) == _DEATHS and time.monotonic() - self._deaths[0] < _DEATHS_WINDOW_S
+    def _breaker_open(self, model_path: str) -> bool:
+        deaths = self._deaths.get(model_path)
+        return deaths is not None and len(deaths) == _DEATHS and time.monotonic() - deaths[0] < _DEATHS_WINDOW_S
 
     def _check_breaker(self, model_path: str) -> None:
-        if self._breaker_open():
-            raise BackendUnavailable(self.reason)
+        if self._breaker_open(model_path):
+            raise BackendUnavailable(_BROKEN)
         if self._failed_path == model_path and time.monotonic() - self._failed_at < _LOAD_RETRY_S:
             raise BackendUnavailable(f"The model could not be loaded: {self.reason}")
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import stat
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from starlette.types import Message
 from app.api import uploads
 from app.api.form import Form, Sink
 from app.api.json_body import Base64, JsonBody
+from app.engine.admission import Admission, QueueLimits
+from app.engine.spool import Spool
 from app.errors import InvalidRequest, UploadTooLarge
 
 MIB = 2**20
@@ -34,7 +37,7 @@ def receive(
     max_bytes: int = MIB,
     length: int | None = None,
 ) -> Form:
-    """What ``uploads.receive`` makes of a body that arrives in ``pieces``."""
+    """What ``uploads.receive`` makes of a body that arrives in ``pieces``; the file is then at ``destination``."""
     headers = [(b"content-type", content_type.encode())] if content_type else []
     if length is not None:
         headers.append((b"content-length", str(length).encode()))
@@ -45,7 +48,15 @@ def receive(
         piece = next(waiting, None)
         return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
 
-    return anyio.run(uploads.receive, Request(scope, next_piece), destination, max_bytes)
+    spool = Spool(destination.parent / "spool")
+    upload = Admission(spool, QueueLimits(jobs=1, spool_bytes=MIB, audio_s=1)).enter()
+    upload.source = destination
+    try:
+        form = anyio.run(uploads.receive, Request(scope, next_piece), upload, max_bytes)
+    finally:
+        spool.close()
+    assert upload.digest == sha256(destination.read_bytes()).hexdigest()
+    return form
 
 
 def cut(body: bytes, size: int) -> list[bytes]:

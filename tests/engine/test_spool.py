@@ -2,15 +2,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.engine.store import Spool
+from app.engine.spool import Spool
 
 
 def test_a_job_folder_is_private_and_goes_with_the_job(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool")
-    with spool.folder() as folder:
-        (folder / "upload").write_bytes(b"secret")
-        assert folder.stat().st_mode & 0o777 == 0o700
+    folder = spool.folder()
+    (folder / "upload").write_bytes(b"secret")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    spool.remove(folder)
     assert not folder.exists()
+    spool.remove(folder)
     spool.close()
     assert list((tmp_path / "spool").iterdir()) == []
 

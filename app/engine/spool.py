@@ -11,7 +11,6 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from app.errors import StorageFull
@@ -30,17 +29,16 @@ class Spool:
         self.empty = self.path / "empty"
         self.empty.mkdir(mode=0o500)
 
-    @contextlib.contextmanager
-    def folder(self) -> Iterator[Path]:
-        """A new folder for one job, 0700, removed at the end with all that is in it. Raises ``StorageFull``."""
+    def folder(self) -> Path:
+        """A new folder for one upload, 0700; ``remove`` it. Raises ``StorageFull``."""
         try:
-            path = Path(tempfile.mkdtemp(prefix="job-", dir=self.path))
+            return Path(tempfile.mkdtemp(prefix="job-", dir=self.path))
         except OSError as error:
             raise StorageFull("The server cannot store the upload right now.") from error
-        try:
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
+
+    def remove(self, folder: Path) -> None:
+        """Remove a folder with all that is in it; harmless where it is gone."""
+        shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

@@ -1,0 +1,187 @@
+"""The device: one worker, one lane before it, and the one loop that gives out its steps, one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import anyio
+
+from app.engine.job import Job
+from app.engine.lane import Lane
+from app.engine.pace import Pace, retry_after
+from app.engine.worker import Worker
+from app.errors import WhisperdError, WorkerDied
+from app.log import event
+from app.metrics import Metrics
+from app.transcript import SAMPLE_RATE
+
+#: How often an idle device looks whether its worker still lives, and whether its model is still wanted.
+_IDLE_CHECK_S = 1.0
+#: However long a load took (a conversion may), to swap models is worth no more than so much audio.
+_MOST_SWAP_COST_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """``position`` counts from 1; ``seconds`` until the job should be done, None while the device's pace is unknown."""
+
+    position: int
+    seconds: float | None
+
+
+class Device:
+    """Jobs ``enter``, tell by ``update`` whether they have windows for it, and ``leave``; ``run`` does the rest.
+
+    ``keep_alive`` is how many seconds without work a model stays loaded, -1 for ever.
+    """
+
+    def __init__(
+        self, worker: Worker, metrics: Metrics, *, max_batch: int, step_timeout_s: float, keep_alive: float = -1
+    ) -> None:
+        self.worker = worker
+        self._metrics = metrics
+        self._max_batch = max_batch
+        self._step_timeout_s = step_timeout_s
+        self._keep_alive = keep_alive
+        self._lane: Lane[Job] = Lane()
+        #: Those in the lane: who has nothing for the device now may have soon.
+        self._here: set[Job] = set()
+        self._paces: dict[str, Pace] = {}
+        self._wake = anyio.Event()
+        self._stepping: Job | None = None
+        self._load_seconds = 0.0
+        self._worked_at = time.monotonic()
+
+    def enter(self, job: Job) -> None:
+        """A job begins, or goes on; it has nothing for the device yet."""
+        self._here.add(job)
+        self._lane.enter(job, group=job.work.model_path, background=job.background)
+        self.update(job)
+
+    def leave(self, job: Job) -> None:
+        self._here.discard(job)
+        self._lane.leave(job)
+
+    def promote(self, job: Job) -> None:
+        """Somebody waits for a job of the background."""
+        job.background = False
+        self._lane.promote(job)
+
+    def update(self, job: Job) -> None:
+        """Put the job where it belongs after something happened to it."""
+        if job.over or job.parked:
+            self.leave(job)
+            return
+        self._lane.update(job, job.progress.remaining_s, waiting=job.wants_step)
+        if job.wants_step:
+            self._wake.set()
+
+    def place(self, job: Job) -> Place:
+        """Where the job stands among those that wait for the device now."""
+        ending = self._stepping if self._stepping and not self._stepping.wants_step else None
+        ahead = [] if job is ending else self._lane.ahead(job)
+        if ending is not None and ending is not job and ending not in ahead:
+            ahead.append(ending)
+        seconds = [self._seconds_for(each) for each in [job, *ahead]]
+        known = [each for each in seconds if each is not None]
+        return Place(len(ahead) + 1, sum(known) if len(known) == len(seconds) else None)
+
+    def retry_after(self, jobs: Iterable[Job]) -> int:
+        """When to come back while these jobs fill the queue: seconds from 1 to 120."""
+        return retry_after(self._seconds_for(job) or 0.0 for job in jobs)
+
+    async def run(self, preload: str) -> None:
+        """Give the steps, one at a time, to whom the lane names, for ever; the only caller of the worker.
+
+        The model in the folder ``preload`` is loaded at once.
+        """
+        while True:
+            job = self._lane.next()
+            if job is None:
+                await self._idle(preload)
+                continue
+            self._stepping = job
+            try:
+                await self._step(job)
+            except Exception as error:  # noqa: BLE001 - a bug must cost its job alone, not the server
+                job.fail(known(error))
+            self._stepping = None
+            self.update(job)
+            self._worked_at = time.monotonic()
+            if self._lane.waiting == 0:
+                await self._rest()
+
+    async def _idle(self, preload: str) -> None:
+        if self.worker.wants_start(preload):
+            with contextlib.suppress(WhisperdError):  # the worker's state says so; a request will try again
+                await self._load(preload)  # another model may be what the worker failed or died of
+                await self._rest()
+                self._worked_at = time.monotonic()
+        elif self.worker.ready and not self._here and 0 <= self._keep_alive < time.monotonic() - self._worked_at:
+            await self.worker.unload()
+        self._wake = anyio.Event()
+        if self._lane.waiting:  # came while the model was loading
+            return
+        with anyio.move_on_after(_IDLE_CHECK_S):
+            await self._wake.wait()
+
+    async def _load(self, model_path: str) -> None:
+        """Have the model warm, and tell the lane what that took."""
+        loaded = await self.worker.ensure(model_path)
+        if loaded is not None:
+            self._pace(model_path).warmed_up(loaded.warm_up_seconds)
+            self._load_seconds = loaded.load_seconds + loaded.warm_up_seconds
+            self._lane.swapped(model_path, self._swap_cost(model_path))
+
+    def _swap_cost(self, model_path: str) -> float:
+        """What the last load took, as seconds of audio by the model's pace as far as it is known."""
+        return min(self._pace(model_path).audio_in(self._load_seconds), _MOST_SWAP_COST_S)
+
+    async def _step(self, job: Job) -> None:
+        pace = self._pace(job.work.model_path)
+        try:
+            await self._load(job.work.model_path)
+        except WorkerDied:  # the job has no part in that; the next attempt comes at once, until the breaker opens
+            return
+        if not job.wants_step:  # its callers left while the model was loading
+            return
+        try:
+            windows = job.take(pace.batch(alone=self._lane.waiting == 1))
+            timeout = pace.deadline(len(windows), self._step_timeout_s)
+            result, seconds = await self.worker.step(job.pcm, windows, job.progress.options, timeout)
+        except WorkerDied:
+            job.lost_step()
+            return
+        audio = sum(window.end - window.start for window in windows) / SAMPLE_RATE
+        pace.measured(len(windows), audio, seconds)
+        self._lane.swap_cost = self._swap_cost(job.work.model_path)
+        self._lane.granted(job, audio)
+        self._metrics.step_windows.inc(len(windows))
+        self._metrics.step_seconds.observe(seconds)
+        job.complete(result, seconds)
+
+    async def _rest(self) -> None:
+        """While nobody waits: the library gives back what it kept for speed."""
+        with contextlib.suppress(WhisperdError):  # a death shows at the next step
+            memory = await self.worker.rest()
+            self._metrics.observe_memory(memory)
+
+    def _seconds_for(self, job: Job) -> float | None:
+        return self._pace(job.work.model_path).seconds_for(job.progress.remaining_s)
+
+    def _pace(self, model_path: str) -> Pace:
+        return self._paces.setdefault(model_path, Pace(self._max_batch))
+
+
+def known(error: Exception) -> WhisperdError:
+    """``error`` itself if it is one of ours; else it is logged by its type, since its text may hold the user's
+    words.
+    """
+    if isinstance(error, WhisperdError):
+        return error
+    event("unexpected error in the engine", logging.ERROR, type=type(error).__name__)
+    return WhisperdError("The server failed unexpectedly.")

@@ -1,0 +1,34 @@
+"""What is counted and logged of a job once it is over."""
+
+from __future__ import annotations
+
+import time
+
+from app.engine.job import Job
+from app.log import event
+from app.metrics import Metrics
+
+
+def record(metrics: Metrics, job: Job) -> None:
+    """Count the job and log it, once, when it is over."""
+    audio = job.progress.duration
+    metrics.jobs.labels(job.outcome).inc()
+    if job.outcome == "ok":
+        metrics.audio_seconds.inc(audio)
+        metrics.decode_seconds.observe(job.decode_seconds)
+        metrics.inference_seconds.observe(job.inference_seconds)
+        metrics.queue_wait.observe(job.waited_seconds)
+        if audio > 0:
+            metrics.real_time_factor.observe(job.inference_seconds / audio)
+    event(
+        "job ended",
+        request=job.request_id,
+        job=job.id,
+        outcome=job.outcome,
+        audio_s=audio,
+        queue_s=job.waited_seconds,
+        decode_s=job.decode_seconds,
+        inference_s=job.inference_seconds,
+        bad_packets=job.bad_packets,
+        total_s=time.monotonic() - job.began,
+    )
