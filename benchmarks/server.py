@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import platform
 import socket
@@ -14,48 +15,102 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
+
+#: Flags that come before a benchmark's own: what is no trouble is not logged; and the same recording, which is sent
+#: again and again, is worked on each time.
+_FLAGS = ("--log-level", "warning", "--retry-keep-s", "0")
 
 
 class Client:
-    """One keep-alive connection, as a dictation app holds it."""
+    """One keep-alive connection, as a dictation app holds it; from several threads, one each."""
 
     def __init__(self, url: str, pid: int) -> None:
         self.url, self.pid = url, pid
         self._http = httpx.Client(base_url=url, timeout=3600)
 
-    def transcribe(self, path: Path, **fields: str) -> httpx.Response:
-        with path.open("rb") as file:
+    def transcribe(self, audio: Path | bytes, **fields: str) -> httpx.Response:
+        with io.BytesIO(audio) if isinstance(audio, bytes) else audio.open("rb") as file:
             response = self._http.post("/v1/audio/transcriptions", files={"file": file}, data=fields)
         response.raise_for_status()
         return response
 
 
+class Server:
+    """A ``whisperd serve`` with ``flags`` on the folder ``state``, which it finds again when it is started again.
+
+    Its port stays the same. ``log`` is a file to which all its lives add what they say.
+    """
+
+    def __init__(self, state: Path, *flags: str, log: Path | None = None) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url, self.state = f"http://127.0.0.1:{port}", state
+        self._words = ["--port", str(port), "--state-dir", str(state), *_FLAGS, *flags]
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    def start(self, *, ready: bool = True) -> None:
+        """Start it; ``ready`` waits for its model."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("WHISPERD_")}
+        command = [sys.executable, "-m", "app", "serve", *self._words]
+        with self._log.open("ab") if self._log else contextlib.nullcontext() as stderr:
+            self._process = subprocess.Popen(command, env=environment, stderr=stderr)
+        if ready:
+            self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        while self._process is not None and self._process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/ready").is_success:
+                    return
+            time.sleep(0.1)
+        raise SystemExit("the server did not start")
+
+    def children(self, module: str = "") -> list[psutil.Process]:
+        """Its living children, or those that run ``module``, such as ``app.worker.child``."""
+        found = []
+        for child in psutil.Process(self.pid).children():
+            with contextlib.suppress(psutil.Error):
+                if child.status() != psutil.STATUS_ZOMBIE and module in " ".join(child.cmdline()):
+                    found.append(child)
+        return found
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash or the power's end would; harmless where it does not run."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end, and wait until it has."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+
+
 @contextlib.contextmanager
 def serving(*flags: str) -> Iterator[Client]:
     """A ready server with ``flags`` of ``whisperd serve``."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        words = ["--port", str(port), "--state-dir", folder, "--log-level", "warning", *flags]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("WHISPERD_")}
-        process = subprocess.Popen([sys.executable, "-m", "app", "serve", *words], env=environment)
+        server = Server(Path(folder), *flags)
         try:
-            url = f"http://127.0.0.1:{port}"
-            _wait(url, process)
-            yield Client(url, process.pid)
+            server.start()
+            yield Client(server.url, server.pid)
         finally:
-            process.terminate()
-            process.wait()
+            server.stop()
 
 
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/ready").is_success:
-                return
-        time.sleep(0.1)
-    raise SystemExit("the server did not start")
+def figures(url: str) -> dict[str, float]:
+    """What ``/metrics`` says: each line's name with its labels, and its value."""
+    lines = httpx.get(f"{url}/metrics", timeout=60).text.splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
 
 
 def machine() -> str:
