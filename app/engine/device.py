@@ -21,6 +21,8 @@ from app.transcript import SAMPLE_RATE
 
 #: How often an idle device looks whether its worker still lives, and whether its model is still wanted.
 _IDLE_CHECK_S = 1.0
+#: For so long after several jobs were here at once, steps stay at one window: who dictates dictates again.
+_CALM_S = 30.0
 #: However long a load took (a conversion may), to swap models is worth no more than so much audio.
 _MOST_SWAP_COST_S = 600.0
 
@@ -53,11 +55,14 @@ class Device:
         self._paces: dict[str, Pace] = {}
         self._wake = anyio.Event()
         self._stepping: Job | None = None
+        self._company_at = float("-inf")
         self._load_seconds = 0.0
         self._worked_at = time.monotonic()
 
     def enter(self, job: Job) -> None:
         """A job begins, or goes on; it has nothing for the device yet."""
+        if self._here:
+            self._company_at = time.monotonic()
         self._here.add(job)
         self._lane.enter(job, group=job.work.model_path, background=job.background)
         self.update(job)
@@ -141,6 +146,10 @@ class Device:
         """What the last load took, as seconds of audio by the model's pace as far as it is known."""
         return min(self._pace(model_path).audio_in(self._load_seconds), _MOST_SWAP_COST_S)
 
+    @property
+    def _calm(self) -> bool:
+        return time.monotonic() - self._company_at > _CALM_S
+
     async def _step(self, job: Job) -> None:
         pace = self._pace(job.work.model_path)
         try:
@@ -150,16 +159,16 @@ class Device:
         if not job.wants_step:  # its callers left while the model was loading
             return
         try:
-            windows = job.take(pace.batch(alone=self._lane.waiting == 1))
+            windows = job.take(pace.batch(alone=self._lane.waiting == 1 and self._calm))
+            audio = sum(window.end - window.start for window in windows) / SAMPLE_RATE
+            self._lane.granted(job, audio)
             timeout = pace.deadline(len(windows), self._step_timeout_s)
             result, seconds = await self.worker.step(job.pcm, windows, job.progress.options, timeout)
         except WorkerDied:
             job.lost_step()
             return
-        audio = sum(window.end - window.start for window in windows) / SAMPLE_RATE
         pace.measured(len(windows), audio, seconds)
         self._lane.swap_cost = self._swap_cost(job.work.model_path)
-        self._lane.granted(job, audio)
         self._metrics.step_windows.inc(len(windows))
         self._metrics.step_seconds.observe(seconds)
         job.complete(result, seconds)

@@ -15,8 +15,8 @@ Key = TypeVar("Key")
 #: How many seconds of a waiting job's remaining audio one second granted to a later comer outweighs. With 10, an
 #: hour's recording among a stream of dictations gets a step after at most six minutes of theirs.
 AGING = 10.0
-#: Seconds of audio by which a job that asked for less stands back: behind every ordinary job of up to an hour, but not
-#: for ever.
+#: Seconds of audio by which a job that asked for less stands back: behind ordinary recordings of an hour, but not for
+#: ever.
 BACKGROUND = 3600.0
 
 
@@ -31,13 +31,13 @@ class _Entry:
 
 
 class Lane(Generic[Key]):
-    """Jobs by any hashable key, from ``enter`` to ``leave``; equal ones keep the order in which they came.
+    """Jobs by any hashable key, from ``enter`` to ``leave``; of equal ones the first to come is named.
 
-    Work conserving: ``next`` names a job whenever one waits. Call ``r`` a waiting job's seconds of audio left (in the
-    background ``BACKGROUND`` more, of a model that is not loaded the swap's cost more). It is named at the latest once
-    later comers were granted ``r / AGING`` seconds since its own last grant, plus one grant to each later comer that
-    is overdue too; besides that only those that came before it go first, until they are done, and jobs of the loaded
-    model until its load has paid off.
+    Work conserving: ``next`` names a job whenever one waits. Call ``r`` the most seconds of audio that a waiting job
+    had left since its last grant (in the background ``BACKGROUND`` more, of a model that is not loaded the swap's cost
+    more). It is named at the latest once later comers were granted ``r / AGING`` seconds while it waited since then,
+    plus one grant to each later comer that is overdue too; besides that only those that came before it go first, until
+    they are done, and jobs of the loaded model until its load has paid off.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Lane(Generic[Key]):
         ]
 
     def granted(self, key: Key, seconds: float) -> None:
-        """Say that ``key`` got a step of ``seconds`` of audio: those before it age, it is young again."""
+        """Say that ``key`` gets a step of ``seconds`` of audio: those that came before it age, it is young again."""
         entry = self._entries.get(key)
         if entry is None:
             return

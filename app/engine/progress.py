@@ -89,8 +89,6 @@ class Progress:
                 self._open -= window.end - window.start
             heapq.heapify(self._pending)
             self._known_until = max(self._known_until, *(outcome.window.end for outcome in result.windows))
-            self._running = {outcome.window.start: outcome.window for outcome in result.windows}
-            self._open += sum(window.end - window.start for window in self._running.values())
             self.complete(result)
 
     def take(self, limit: int) -> tuple[Window, ...]:

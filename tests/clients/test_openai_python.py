@@ -279,7 +279,7 @@ def test_a_full_queue_is_tried_again_until_there_is_room(start_server: StartServ
     server = start_server(backend="fake", model=script, queue_jobs=1)
     busy = threading.Thread(target=server.transcribe, args=(clip.path,))
     busy.start()
-    wait_for(begun.exists, 10)
+    wait_for(lambda: begun.exists() and '"begin"' in begun.read_text(), 10)
     with connect(server) as client, pytest.raises(openai.RateLimitError) as caught:
         client.audio.transcriptions.create(model="whisper-1", file=clip.path)
     assert int(caught.value.response.headers["retry-after"]) >= 1

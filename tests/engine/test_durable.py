@@ -485,7 +485,8 @@ async def test_jobs_keep_their_order_and_what_they_were_asked_in_the_next_life(t
         assert await it.jobs.delete(stuck.id, "a")
         for record in records:
             assert (await it.over(record)).background
-        assert it.decoders.opened[-3:] == [b"1 first", b"1 second", b"1 third"]
+        opened = [content for content in it.decoders.opened if content != b"0"]
+        assert opened[-3:] == [b"1 first", b"1 second", b"1 third"]
         finished = [(await it.over(record)).finished for record in records]
         assert finished == sorted(finished)
 

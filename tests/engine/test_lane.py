@@ -650,6 +650,7 @@ def test_once_nothing_comes_any_more_everything_ends(case: Case) -> None:
     assert (simulation.machine.lane.next(), simulation.machine.lane.waiting) == (None, 0)
 
 
+@settings(deadline=None)
 @given(
     amount=st.integers(1, 300),
     gaps=st.lists(st.integers(0, 20), min_size=2, max_size=8),

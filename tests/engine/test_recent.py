@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.engine import recent
@@ -234,6 +234,7 @@ def test_the_job_to_make_room_with_is_the_one_that_has_waited_longest_for_its_ca
 MOVES = st.sampled_from(["add", "add", "keep", "keep", "keep", "forget"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(MOVES, st.integers(0, 7)), min_size=20, max_size=60))
 def test_whatever_happens_the_first_job_for_its_work_is_met_until_it_is_forgotten(moves: list[tuple[str, int]]) -> None:
     kept = Recent(120)
