@@ -13,6 +13,8 @@ from app.backends.base import Memory
 
 #: From a dictation's step on a GPU to an hour's decode.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1200)
+#: A step: one window, or about two seconds.
+_STEP_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 4, 5, 10, 30, 60)
 #: Real-time factor: seconds of inference a second of audio; under 1 is faster than the recording.
 _FACTORS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
@@ -34,7 +36,7 @@ class Metrics:
             "whisperd_inference_seconds", "Device time of a job", buckets=_SECONDS, registry=registry
         )
         self.step_seconds = Histogram(
-            "whisperd_step_seconds", "Device time of a step", buckets=_SECONDS, registry=registry
+            "whisperd_step_seconds", "Device time of a step", buckets=_STEP_SECONDS, registry=registry
         )
         self.step_windows = Counter("whisperd_step_windows", "Windows given to the device", registry=registry)
         self.audio_seconds = Counter("whisperd_audio_seconds", "Audio transcribed", registry=registry)

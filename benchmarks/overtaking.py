@@ -18,6 +18,7 @@ import re
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -51,10 +52,20 @@ class Side:
     #: Of each round with clips: how many ended before the file did, and their device time.
     ended: list[int] = field(default_factory=list)
     device: list[float] = field(default_factory=list)
-    #: Of the file alone: its steps, their time in all, and the histogram's bound under which all of them were.
+    #: Of the file alone: its steps, their time in all, and how many of them were under each of the histogram's bounds.
     steps: int = 0
     step_s: float = 0.0
-    longest: float = 0.0
+    below: Counter[float] = field(default_factory=Counter)
+
+    @property
+    def long_step_s(self) -> float:
+        """The 95th percentile of the file's steps, as Prometheus reckons it: evenly spread inside a bucket."""
+        wanted, bound, under = 0.95 * self.steps, 0.0, 0
+        for each, count in sorted(self.below.items()):
+            if count >= wanted:
+                return bound + (each - bound) * (wanted - under) / (count - under)
+            bound, under = each, count
+        return bound
 
 
 class Measure:
@@ -78,8 +89,7 @@ class Measure:
         side.steps += steps
         side.step_s += _grown(before, after, "whisperd_step_seconds_sum")
         bounds = {name: float(found[1]) for name in after if (found := re.fullmatch(_BUCKET, name))}
-        longest = min(bound for name, bound in bounds.items() if _grown(before, after, name) == steps)
-        side.longest = max(side.longest, longest)
+        side.below.update({bound: int(_grown(before, after, name)) for name, bound in bounds.items()})
 
     def mixed(self, side: Side, interval: float) -> None:
         time.sleep(self._options.pause)
@@ -174,12 +184,13 @@ def report(name: str, side: Side, single: float) -> None:
     print(f"  clip with file  {1000 * middle:8.0f} ms p50, {1000 * most:.0f} p95, ", end="")
     print(f"{1000 * max(side.clips):.0f} max of {len(side.clips)}; ", end="")
     print(f"waited for the device {1000 * np.percentile(side.waited, 95):.0f} ms p95")
-    print(f"  file alone      {alone:8.2f} s; a step {1000 * step:.0f} ms (mean of {side.steps}), all ", end="")
-    print(f"under {1000 * side.longest:.0f} ms")
+    print(f"  file alone      {alone:8.2f} s; a step {1000 * step:.0f} ms (mean of {side.steps}), ", end="")
+    print(f"{1000 * side.long_step_s:.0f} p95")
     print(f"  file with clips {mixed:8.2f} s; clips' device time {device:.2f} s, ", end="")
     print(f"{statistics.median(side.ended):g} clips a round")
-    print(f"  clip's p95 <= idle + one step: {1000 * most:.0f} <= {1000 * (idle + step):.0f} ms, ", end="")
-    print(_verdict(most <= idle + step))
+    for kind, long in (("mean", step), ("p95", side.long_step_s)):
+        print(f"  clip's p95 <= idle + one step ({kind}): {1000 * most:.0f} <= {1000 * (idle + long):.0f} ms, ", end="")
+        print(_verdict(most <= idle + long))
     print(f"  file <= 1.10 x (own time at one window a step + clips' device time): {mixed:.2f} <= ", end="")
     print(f"1.10 x {bound:.2f} = {1.1 * bound:.2f} s ({mixed / bound:.2f}), {_verdict(mixed <= 1.1 * bound)}")
 
