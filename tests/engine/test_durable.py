@@ -468,6 +468,7 @@ async def test_a_job_says_nothing_of_its_share_until_its_length_is_known_again(t
     async with house(tmp_path) as it:
         record = await it.accept(b"6")
         await it.begun(record, 3)
+        await until(lambda: len(it.store.steps(record.id)) >= 3)  # a step is written down while the next one runs
         await it.engine.drain(0)
     async with house(tmp_path) as it:
         it.decoders.go_on = anyio.Event()
