@@ -7,7 +7,11 @@ only ``code``, message and ``param`` travel (``error_from_code`` makes the error
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
+
+#: No space, over quota, file too large for the file system: the disk is full, and that is not the sender's fault.
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class WhisperdError(Exception):
@@ -93,6 +97,12 @@ class QueueFull(WhisperdError):
 
 class StorageFull(WhisperdError):
     status, code, retry_after = 503, "storage_full", 30
+
+    @classmethod
+    def of(cls, error: OSError) -> StorageFull:
+        """What to say of an upload that the system would not write."""
+        full = error.errno in DISK_FULL
+        return cls("The server's disk is full." if full else "The server cannot store the upload right now.")
 
 
 class ShuttingDown(WhisperdError):

@@ -10,7 +10,6 @@ ones to one recording.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -22,16 +21,14 @@ from app import backends, convert
 from app.backends.base import openblas_preload
 from app.catalog import MICRO_FOLDER
 from app.settings import load_settings
-from benchmarks.server import machine, serving
+from benchmarks.server import machine, parser_of, serving
 from tests.conftest import Clip, Recording, join_clips, word_error_rate
 
 CLIPS = Path(__file__).parent.parent / "tests" / "data" / "audio" / "manifest.json"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", default="faster-whisper", choices=["faster-whisper", "mlx-whisper"])
-    parser.add_argument("--model", default="micro", help="micro, or a folder in Hugging Face or the backend's format")
+    parser = parser_of(__doc__)
     parser.add_argument("--manifest", type=Path, default=CLIPS)
     parser.add_argument("--clips", type=int, default=10_000, help="use only so many, evenly chosen")
     parser.add_argument("--minutes", type=float, default=10, help="length of the joined recording; 0 for none")

@@ -15,7 +15,6 @@ Every text is held against the one that the same recording gave alone. Ends with
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import functools
@@ -35,7 +34,7 @@ from tqdm import tqdm
 
 from benchmarks.chaos_clients import RIGHT, UNFINISHED, Clients, Part, Sound, judged, settled
 from benchmarks.recordings import joined
-from benchmarks.server import Client, Server, machine
+from benchmarks.server import Client, Server, machine, parser_of
 from tests.conftest import clips
 
 #: Lengths of the recordings at most, in seconds: dictations and what takes several steps.
@@ -50,9 +49,7 @@ _DIED = ("500 worker_died", "worker_died in a stream")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", default="faster-whisper", choices=["faster-whisper", "mlx-whisper"])
-    parser.add_argument("--model", default="micro")
+    parser = parser_of(__doc__)
     parser.add_argument("--cancels", type=int, default=100)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--kills-a-life", type=int, default=2, help="worker kills before a fresh server")

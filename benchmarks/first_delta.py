@@ -6,7 +6,6 @@ python -m benchmarks.first_delta --model DIR --audio F    your model and recordi
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -14,14 +13,12 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.server import Client, machine, serving
+from benchmarks.server import Client, machine, parser_of, serving
 from tests.conftest import clips, join_clips
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", default="faster-whisper", choices=["faster-whisper", "mlx-whisper"])
-    parser.add_argument("--model", default="micro")
+    parser = parser_of(__doc__)
     parser.add_argument("--audio", type=Path, help="recording to send (default: joined test clips)")
     parser.add_argument("--minutes", type=float, default=5, help="length of the joined clips")
     parser.add_argument("--rounds", type=int, default=3)

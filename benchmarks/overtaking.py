@@ -29,7 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.recordings import RATE, as_wav, joined, numbered, samples
-from benchmarks.server import Client, figures, machine, serving
+from benchmarks.server import Client, figures, machine, parser_of, serving
 from tests.conftest import clips
 
 #: More clips than this are never under way at once.
@@ -119,9 +119,7 @@ class Measure:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", default="faster-whisper", choices=["faster-whisper", "mlx-whisper"])
-    parser.add_argument("--model", default="micro")
+    parser = parser_of(__doc__)
     parser.add_argument("--audio", type=Path, nargs="+", help="recordings joined to the file (default: test clips)")
     parser.add_argument("--minutes", type=float, default=10, help="length of the file")
     parser.add_argument("--clip", type=Path, help="recording that the clip is the beginning of (default: a test clip)")

@@ -26,7 +26,7 @@ import psutil
 from tqdm import tqdm
 
 from benchmarks.recordings import as_wav, numbered, samples
-from benchmarks.server import Client, machine, serving
+from benchmarks.server import Client, machine, parser_of, serving
 from tests.conftest import clips
 
 _URL = "/v1/audio/transcriptions"
@@ -53,9 +53,7 @@ class Wave:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", default="faster-whisper", choices=["faster-whisper", "mlx-whisper"])
-    parser.add_argument("--model", default="micro")
+    parser = parser_of(__doc__)
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--waves", type=int, default=3)
     parser.add_argument("--apart", type=float, default=1, help="milliseconds between two requests")

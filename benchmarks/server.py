@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
@@ -111,6 +112,14 @@ def figures(url: str) -> dict[str, float]:
     """What ``/metrics`` says: each line's name with its labels, and its value."""
     lines = httpx.get(f"{url}/metrics", timeout=60).text.splitlines()
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
+
+
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """A benchmark's arguments as far as they are the same for all that choose a backend and a model."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", default="faster-whisper", choices=["faster-whisper", "mlx-whisper"])
+    parser.add_argument("--model", default="micro", help="micro, or a folder in Hugging Face or the backend's format")
+    return parser
 
 
 def machine() -> str:

@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.log import event, request_id
 
 HEADER = "X-Request-Id"
+#: What a client that hung up before its answer is "answered"; nginx's number, since HTTP has none.
+CLIENT_GONE = 499
 
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: Methods that change nothing: their answers are many (health checks, scrapes) and tell little.
@@ -71,7 +73,7 @@ class RequestIdMiddleware:
         token = request_id.set(identity)
         try:
             await self._app({**scope, _SCOPE_KEY: answered}, receive, send_with_id)
-            answered.status = answered.status or 499  # nginx's number for a client that hung up before its answer
+            answered.status = answered.status or CLIENT_GONE
         except BaseException:
             answered.status = answered.status or 500  # cut at shutdown, mostly
             raise

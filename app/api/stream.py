@@ -5,6 +5,7 @@ Comments keep the connection alive while the job waits; SDKs skip them, and thei
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import Any
@@ -41,27 +42,44 @@ class DeltaText:
         return sent
 
 
-class EventStream(Response):
-    """The response; ``held`` is the caller's hold on the job, left when the stream ends, however it ends."""
+class HeldAnswer(Response, ABC):
+    """An answer that is sent while its job runs; ``held`` is the caller's hold on the job, left when the answer ends,
+    however it ends. It ends at once where the client hangs up.
+    """
 
-    media_type = "text/event-stream"
-
-    def __init__(self, device: Device, job: Job, held: ExitStack) -> None:
+    def __init__(self, job: Job, held: ExitStack) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._device = device
         self._job = job
         self._held = held
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._held:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(cancel_when_gone, receive, tasks.cancel_scope)
-                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                async for line in self._lines():
-                    await send({"type": "http.response.body", "body": line.encode(), "more_body": True})
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await self._answer(scope, receive, send)
                 tasks.cancel_scope.cancel()
+
+    @abstractmethod
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all of it."""
+
+    async def _begin(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+
+
+class EventStream(HeldAnswer):
+    media_type = "text/event-stream"
+
+    def __init__(self, device: Device, job: Job, held: ExitStack) -> None:
+        super().__init__(job, held)
+        self._device = device
+
+    async def _answer(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await self._begin(send)
+        async for line in self._lines():
+            await send({"type": "http.response.body", "body": line.encode(), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _lines(self) -> AsyncIterator[str]:
         job, text, given = self._job, DeltaText(), 0

@@ -7,7 +7,6 @@ is turned into FastAPI's bare 400.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from hashlib import sha256
@@ -77,9 +76,7 @@ async def receive(request: Request, upload: Upload, max_bytes: int) -> Form:
             await anyio.to_thread.run_sync(_store, file.wrapped, digest, sink.take())
             upload.resize(file.wrapped.tell())
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageFull("The server's disk is full.") from error
-        raise StorageFull("The server cannot store the upload right now.") from error
+        raise StorageFull.of(error) from error
     upload.digest = digest.hexdigest()
     _add_fields(body.form, request)
     return body.form

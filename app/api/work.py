@@ -15,6 +15,7 @@ from app.api.auth import owner_of
 from app.api.forms import TranscriptionForm, TranslationForm
 from app.api.heartbeat import PatientAnswer
 from app.api.jobs import accepted, prefers_async
+from app.api.request_id import CLIENT_GONE
 from app.api.service import Service, service_of
 from app.api.stream import EventStream, cancel_when_gone
 from app.catalog import can_translate
@@ -27,8 +28,6 @@ from app.transcript import Transcript
 Result = TypeVar("Result")
 Fields = TranscriptionForm | TranslationForm
 
-#: What a client that hung up is "answered"; nginx's number, since HTTP has none.
-_CLIENT_GONE = 499
 #: Formats whose text can be sent as it comes; the others have a shape of their own and are sent whole.
 _STREAMED = frozenset({"json", "text"})
 
@@ -60,7 +59,7 @@ async def answer(request: Request, form_type: type[Fields], task: str) -> Respon
                 return PatientAnswer(job, render, held.pop_all())
             transcript = await _unless_gone(request, job.result)
     except ClientDisconnect:
-        return Response(status_code=_CLIENT_GONE)
+        return Response(status_code=CLIENT_GONE)
     media_type = FORMATS[fields.response_format].media_type
     return Response(render(transcript), media_type=media_type, headers={"Server-Timing": _timing(job)})
 

@@ -50,8 +50,6 @@ class Device:
         self._step_timeout_s = step_timeout_s
         self._keep_alive = keep_alive
         self._lane: Lane[Job] = Lane()
-        #: Those in the lane: who has nothing for the device now may have soon.
-        self._here: set[Job] = set()
         self._paces: dict[str, Pace] = {}
         self._wake = anyio.Event()
         self._stepping: Job | None = None
@@ -61,14 +59,12 @@ class Device:
 
     def enter(self, job: Job) -> None:
         """A job begins, or goes on; it has nothing for the device yet."""
-        if self._here:
+        if self._lane:
             self._company_at = time.monotonic()
-        self._here.add(job)
         self._lane.enter(job, group=job.work.model_path, background=job.background)
         self.update(job)
 
     def leave(self, job: Job) -> None:
-        self._here.discard(job)
         self._lane.leave(job)
 
     def promote(self, job: Job) -> None:
@@ -126,7 +122,7 @@ class Device:
                 await self._load(preload)  # another model may be what the worker failed or died of
                 await self._rest()
                 self._worked_at = time.monotonic()
-        elif self.worker.ready and not self._here and 0 <= self._keep_alive < time.monotonic() - self._worked_at:
+        elif self.worker.ready and not self._lane and 0 <= self._keep_alive < time.monotonic() - self._worked_at:
             await self.worker.unload()
         self._wake = anyio.Event()
         if self._lane.waiting:  # came while the model was loading

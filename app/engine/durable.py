@@ -5,15 +5,14 @@ after a restart, behind the last step that was finished.
 from __future__ import annotations
 
 import contextlib
-import functools
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import anyio
+from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from app.engine.admission import Upload
@@ -33,8 +32,6 @@ from app.errors import (
 from app.log import event, request_id
 from app.metrics import Metrics
 from app.transcript import Transcript
-
-Result = TypeVar("Result")
 
 #: Most jobs that the engine holds at once; their decoded audio is what takes room.
 _MOST_LIVE = 32
@@ -86,8 +83,8 @@ class DurableJobs:
     async def running(self) -> AsyncIterator[DurableJobs]:
         """Take up what an earlier server left, then what is accepted."""
         try:
-            self._waiting.extend(await _in_thread(self._store.waiting))
-            self._bytes = await _in_thread(self._store.waiting_bytes)
+            self._waiting.extend(await to_thread.run_sync(self._store.waiting))
+            self._bytes = await to_thread.run_sync(self._store.waiting_bytes)
             if self._waiting:
                 event("jobs on disk taken up again", jobs=len(self._waiting))
             async with anyio.create_task_group() as tasks:
@@ -99,7 +96,7 @@ class DurableJobs:
                     tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                await _in_thread(self._store.close)
+                await to_thread.run_sync(self._store.close)
 
     async def accept(
         self, upload: Upload, work: Work, *, response_format: str, granularities: tuple[str, ...], background: bool
@@ -109,7 +106,7 @@ class DurableJobs:
         Raises ``QueueFull``, ``StorageFull``.
         """
         async with self._accepting:  # so that the same upload twice at once is one job
-            same = await _in_thread(
+            same = await to_thread.run_sync(
                 lambda: self._store.find(
                     owner=work.owner, digest=work.digest, options=work.options, model_path=work.model_path
                 )
@@ -139,7 +136,7 @@ class DurableJobs:
             try:
                 # Once it lies on the disk it is accepted, whether or not its client is still there to hear it.
                 with anyio.CancelScope(shield=True):
-                    await _in_thread(lambda: self._store.add(record, upload.source))
+                    await to_thread.run_sync(self._store.add, record, upload.source)
             except BaseException:
                 self._bytes -= size
                 raise
@@ -157,15 +154,15 @@ class DurableJobs:
         return asked
 
     async def get(self, job_id: str, owner: str) -> JobRecord | None:
-        return await _in_thread(lambda: self._store.get(job_id, owner))
+        return await to_thread.run_sync(self._store.get, job_id, owner)
 
     async def listed(self, owner: str, limit: int) -> list[JobRecord]:
         """The owner's jobs, newest first."""
-        return await _in_thread(lambda: self._store.listed(owner, limit))
+        return await to_thread.run_sync(self._store.listed, owner, limit)
 
     async def transcript(self, job_id: str, owner: str) -> Transcript | None:
         """A completed job's transcript."""
-        return await _in_thread(lambda: self._store.transcript(job_id, owner))
+        return await to_thread.run_sync(self._store.transcript, job_id, owner)
 
     async def delete(self, job_id: str, owner: str) -> bool:
         """End the owner's job if it is not over, and remove all of it; False where there is none."""
@@ -179,7 +176,7 @@ class DurableJobs:
         if (run := self._runs.get(job_id)) is not None:
             run.scope.cancel()
             await run.done.wait()
-        return await _in_thread(lambda: self._store.delete(job_id, owner))
+        return await to_thread.run_sync(self._store.delete, job_id, owner)
 
     def live(self, job_id: str) -> Job | None:
         """The job as the engine works on it; None where it waits on the disk, or is over."""
@@ -248,7 +245,7 @@ class DurableJobs:
 
     async def _do(self, record: JobRecord) -> None:
         """Have the engine do it, and keep its end. Raises what will pass: going down, no model, no room."""
-        steps = await _in_thread(lambda: self._store.steps(record.id))
+        steps = await to_thread.run_sync(self._store.steps, record.id)
         work = Work(record.options, record.model_path, record.model, record.digest, record.owner)
         folder = self._store.folder_of(record.id)
         own = Job(work, folder / "upload", folder / "pcm", request_id=record.request_id, steps=steps)
@@ -262,12 +259,12 @@ class DurableJobs:
         except (ShuttingDown, BackendUnavailable, StorageFull):
             raise
         except JobCancelled:
-            await _in_thread(lambda: self._store.finish(record.id, cancelled=True))
+            await to_thread.run_sync(lambda: self._store.finish(record.id, cancelled=True))
         except WhisperdError as error:
             failed = error
-            await _in_thread(lambda: self._store.finish(record.id, error=failed))
+            await to_thread.run_sync(lambda: self._store.finish(record.id, error=failed))
         else:
-            await _in_thread(lambda: self._store.finish(record.id, transcript=transcript))
+            await to_thread.run_sync(lambda: self._store.finish(record.id, transcript=transcript))
         finally:
             self._live.pop(record.id, None)
 
@@ -277,20 +274,16 @@ class DurableJobs:
             change = job.change
             while kept < len(job.steps):
                 step = job.steps[kept]
-                await _in_thread(functools.partial(self._store.append, job_id, step))
+                await to_thread.run_sync(self._store.append, job_id, step)
                 kept += 1
             await change.wait()
 
     async def _expire(self) -> None:
         while True:
             try:
-                gone = await _in_thread(lambda: self._store.expire(time.time(), self.ttl_s, self._max_bytes))
+                gone = await to_thread.run_sync(self._store.expire, time.time(), self.ttl_s, self._max_bytes)
                 if gone:
                     event("old jobs removed", jobs=gone)
             except Exception as error:  # noqa: BLE001 - a full disk, and whatever else, passes
                 known(error)
             await anyio.sleep(_EXPIRE_S)
-
-
-async def _in_thread(call: Callable[[], Result]) -> Result:
-    return await anyio.to_thread.run_sync(call)

@@ -149,7 +149,7 @@ class Engine:
 
     def _check_down(self) -> None:
         if self._down:
-            raise ShuttingDown("The server is going down; send the request again.")
+            raise _going_down()
 
     def _begin(self, job: Job) -> None:
         """Run a job, for the first time or again."""
@@ -203,7 +203,7 @@ class Engine:
     def _left(self, job: Job) -> None:
         """Nobody waits for the job any more: what the device did for it, or is doing, is kept for a while."""
         if job.upload is None or not job.running or not self._recent.keep(job):
-            job.fail(JobCancelled("The request was given up."))
+            job.fail(_given_up())
             return
         del self._jobs[job]
         job.park()
@@ -224,14 +224,14 @@ class Engine:
         """Give up what is only kept for a retry, the oldest first; whether there was any."""
         parked = self._recent.oldest_parked()
         if parked is not None:
-            parked.fail(JobCancelled("The request was given up."))
+            parked.fail(_given_up())
         return parked is not None
 
     async def _sweep(self) -> None:
         while True:
             await anyio.sleep(_SWEEP_S)
             for job in self._recent.outlived():
-                job.fail(JobCancelled("The request was given up."))
+                job.fail(_given_up())
                 self._recent.forget(job)
             for job in [job for job in self._jobs if 0 < self._job_timeout_s < time.monotonic() - job.began]:
                 job.fail(DeadlineExceeded(f"The job took longer than {self._job_timeout_s:g} s and was stopped."))
@@ -271,7 +271,7 @@ class Engine:
         self._down = True
         dropped = self.jobs
         for job in dropped:
-            job.fail(ShuttingDown("The server is going down; send the request again."))
+            job.fail(_going_down())
         while self._make_room():
             pass
         return len(dropped)
@@ -288,3 +288,11 @@ class Engine:
     async def _warm_up_decoder(self) -> None:
         with contextlib.suppress(WhisperdError):  # the first file tries again and reports
             await self._decoders.warm_up()
+
+
+def _given_up() -> JobCancelled:
+    return JobCancelled("The request was given up.")
+
+
+def _going_down() -> ShuttingDown:
+    return ShuttingDown("The server is going down; send the request again.")

@@ -31,7 +31,6 @@ from app.errors import StorageFull, WhisperdError
 from app.transcript import Options, Transcript
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class JobStore:
@@ -82,7 +81,7 @@ class JobStore:
         except FileExistsError:
             raise ValueError("The job's id is taken.") from None
         except OSError as error:
-            raise _cannot_store(error) from error
+            raise StorageFull.of(error) from error
         try:
             _move(upload, folder / "upload")
             _sync(folder)
@@ -94,7 +93,7 @@ class JobStore:
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError):
-                raise _cannot_store(error) from error
+                raise StorageFull.of(error) from error
             raise
 
     def append(self, job_id: str, result: StepResult) -> None:
@@ -233,8 +232,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _cannot_store(error: OSError) -> StorageFull:
-    full = error.errno in _FULL
-    return StorageFull("The server's disk is full." if full else "The server cannot store the upload right now.")

@@ -48,6 +48,10 @@ class Lane(Generic[Key]):
         self.swap_cost = 0.0
         self._granted_since_swap = 0.0
 
+    def __len__(self) -> int:
+        """How many jobs are here, whether or not they want a step now."""
+        return len(self._entries)
+
     @property
     def waiting(self) -> int:
         """How many jobs want a step."""

@@ -8,7 +8,6 @@ writes only its user can read.
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import tempfile
@@ -22,7 +21,7 @@ from app.audio.decode import Sound
 from app.audio.mix import Pcm
 from app.audio.vad import SpeechDetector, make_detector
 from app.audio.windows import WindowCutter
-from app.errors import AudioTooShort, InvalidRequest, StorageFull, UndecodableAudio
+from app.errors import DISK_FULL, AudioTooShort, InvalidRequest, StorageFull, UndecodableAudio
 from app.transcript import SAMPLE_RATE, Window
 from app.worker.loop import run
 from app.worker.messages import Decode, Decoded, DecodeMore
@@ -35,8 +34,6 @@ PIECE_SAMPLES = 60 * SAMPLE_RATE
 PIECE_SECONDS = 0.4
 #: Sound is looked at in pieces of 4 s: long enough for the detector's batches, short beside the 30 s of a window.
 LISTEN_SAMPLES = 4 * SAMPLE_RATE
-#: No space, over quota, file too large for the file system: the disk is full, and that is not the sender's fault.
-DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Recording:

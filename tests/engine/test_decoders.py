@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import random
 import wave
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from anyio import wait_all_tasks_blocked
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from app.engine import decoders as decoders_module
@@ -252,15 +253,20 @@ async def test_a_short_file_gets_through_while_long_ones_are_in_hand_and_wait(
     await all_turns_are_free(nursery, decoders)
 
 
+async def begin_in_turn(tasks: TaskGroup, reading: Sequence[Reader], files: Sequence[File], *, pieces: int) -> None:
+    """Have the files read one after the other, each as far as so many pieces let it."""
+    for reader, file in zip(reading, files, strict=True):
+        tasks.start_soon(reader.read)
+        file.let(pieces)
+        await wait_all_tasks_blocked()
+
+
 async def test_long_files_are_decoded_one_at_a_time_in_order_and_whole(nursery: Nursery, decoders: Decoders) -> None:
     longs = [nursery.file(name, 10, HOUR) for name in "abcd"]
     reading = readers(decoders, *longs)
     with anyio.fail_after(HANGS_S):
         async with anyio.create_task_group() as tasks:
-            for reader, file in zip(reading, longs, strict=True):
-                tasks.start_soon(reader.read)
-                file.let(1)
-                await wait_all_tasks_blocked()
+            await begin_in_turn(tasks, reading, longs, pieces=1)
             for file in reversed(longs):
                 file.let()
     assert "".join(nursery.given) == "abcd" + 9 * "a" + 10 * "b" + 10 * "c" + 10 * "d"
@@ -322,10 +328,7 @@ async def test_a_death_in_the_long_turn_costs_neither_the_turn_nor_the_file(
     reading = readers(decoders, *longs)
     with anyio.fail_after(HANGS_S):
         async with anyio.create_task_group() as tasks:
-            for reader, file in zip(reading, longs, strict=True):
-                tasks.start_soon(reader.read)
-                file.let(1)
-                await wait_all_tasks_blocked()
+            await begin_in_turn(tasks, reading, longs, pieces=1)
             longs[0].deaths = 1
             for file in longs:
                 file.let()
@@ -343,10 +346,7 @@ async def test_the_second_death_is_the_files_fault_wherever_it_waited_between_th
     longs[1].deaths = 1
     with anyio.fail_after(HANGS_S):
         async with anyio.create_task_group() as tasks:
-            for reader, file in zip(reading, longs, strict=True):
-                tasks.start_soon(reader.read)
-                file.let(2)
-                await wait_all_tasks_blocked()
+            await begin_in_turn(tasks, reading, longs, pieces=2)
             assert reading[1].parts == [longs[1].piece(0)]
             longs[1].deaths = 1
             for file in longs:

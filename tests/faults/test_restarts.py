@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import sqlite3
 import time
@@ -15,6 +14,7 @@ import pytest
 
 from tests.api.test_jobs import PAUSE_S, accepted, ask, over, send
 from tests.conftest import Recording, Server, StartServer, clips, join_clips, script_of, wait_for
+from tests.steps import lines_of
 
 CLIP = clips("en000")[0]
 
@@ -35,8 +35,7 @@ Windows = list[tuple[int, int]]
 
 def begun(steps: Path) -> Windows:
     """The windows of all steps that have begun, in order, by the fake's log."""
-    events = [json.loads(line) for line in steps.read_text().splitlines()] if steps.exists() else []
-    return [(start, end) for event in events if event["event"] == "begin" for start, end in event["windows"]]
+    return [(start, end) for line in lines_of(steps, "begin") for start, end in line["windows"]]
 
 
 def kill(server: Server) -> None:
