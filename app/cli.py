@@ -17,6 +17,7 @@ COMMANDS = {
     "serve": "run the server",
     "transcribe": "turn recordings into text, through the running server or without one",
     "models": "list, download and convert models",
+    "tune": "find out whether a model can do short recordings several times faster",
     "demo": "start a server on the bundled toy model and try it",
 }
 

@@ -9,7 +9,8 @@ from dataclasses import asdict
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from app.backends.base import Memory
+from app.backends.base import Memory, StepResult
+from app.transcript import MAX_WINDOW
 
 #: From a dictation's step on a GPU to an hour's decode.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1200)
@@ -39,6 +40,14 @@ class Metrics:
             "whisperd_step_seconds", "Device time of a step", buckets=_STEP_SECONDS, registry=registry
         )
         self.step_windows = Counter("whisperd_step_windows", "Windows given to the device", registry=registry)
+        self.fitted_windows = Counter(
+            "whisperd_fitted_windows", "Windows that the encoder saw at their own length", registry=registry
+        )
+        self.rerun_windows = Counter(
+            "whisperd_rerun_windows",
+            "Fitted windows that had to be encoded whole after all: a guard failed",
+            registry=registry,
+        )
         self.audio_seconds = Counter("whisperd_audio_seconds", "Audio transcribed", registry=registry)
         self.real_time_factor = Histogram(
             "whisperd_real_time_factor", "Device seconds a second of audio, by job", buckets=_FACTORS, registry=registry
@@ -72,6 +81,13 @@ class Metrics:
         )
         self.jobs_waiting = Gauge("whisperd_jobs_waiting", "Jobs on disk that are not yet finished", registry=registry)
         self.ready = Gauge("whisperd_ready", "1 while a model is warm", registry=registry)
+
+    def observe_step(self, result: StepResult, seconds: float) -> None:
+        """A step that held the device for ``seconds``."""
+        self.step_seconds.observe(seconds)
+        self.step_windows.inc(len(result.windows))
+        self.fitted_windows.inc(sum(each.window.encoded < MAX_WINDOW for each in result.windows))
+        self.rerun_windows.inc(sum(each.rerun for each in result.windows))
 
     def observe_memory(self, memory: Memory) -> None:
         """What the worker's library said of its memory."""

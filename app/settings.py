@@ -79,6 +79,12 @@ class Settings(BaseSettings):
     job_keep_s: int = Field(7 * 86400, ge=0, description="seconds for which the result of a job on disk is kept")
     job_results_mb: int = Field(512, ge=0, description="MiB that the results of jobs on disk may take")
     max_batch: int = Field(8, ge=1, le=64, description="most windows of a recording in one pass")
+    encoder_window: Literal["auto", "fit", "full"] = Field(
+        "auto",
+        description="what the encoder sees of a short window: its own length (fit), 30 s as in training (full), or "
+        "fit for models that were measured to be no worse with it (auto; see `whisperd tune`)",
+    )
+    fit_margin_s: float = Field(3, ge=0.5, le=25, description="seconds of silence behind a fitted window")
     load_timeout_s: float = Field(600, gt=0, description="seconds that loading the model may take")
     step_timeout_s: float = Field(
         60,

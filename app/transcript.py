@@ -7,7 +7,7 @@ whole samples at 16 kHz (``SAMPLE_RATE``) until they become a transcript's secon
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: Whisper's own sampling rate; the decoder resamples everything to it.
 SAMPLE_RATE = 16_000
@@ -62,8 +62,8 @@ class Window:
 
     ``speech`` are the spans (samples of the recording) in which speech was found, inside the window, in order.
     ``encoded`` is the length in samples that the encoder sees (the window padded with silence), at most
-    ``MAX_WINDOW``. ``retry`` marks a window whose greedy text failed the guards: it goes through the rest of the
-    temperature ladder alone.
+    ``MAX_WINDOW``, for which Whisper was trained; a shorter one is *fitted*. ``retry`` marks a window whose greedy text
+    failed the guards: it goes through the temperature ladder alone, encoded whole.
     """
 
     start: int
@@ -71,6 +71,12 @@ class Window:
     speech: tuple[tuple[int, int], ...]
     encoded: int = MAX_WINDOW
     retry: bool = False
+
+    def fitted(self, margin: int) -> Window:
+        """The window, to be encoded with ``margin`` samples of silence behind it, in whole seconds, so that windows
+        meet others of their length."""
+        seconds = -(-(self.end - self.start + margin) // SAMPLE_RATE)
+        return replace(self, encoded=min(seconds * SAMPLE_RATE, MAX_WINDOW))
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,14 +47,19 @@ class ModelInfo:
 class WindowResult:
     """A window's outcome: its ``segments`` (times in seconds of the recording) and what must go back to the queue.
 
-    ``again`` holds the part of the window behind its last timestamp where that still holds speech, or the window itself
-    with ``retry`` set where its greedy text failed the guards and it was not alone in the step (its segments are
-    then empty).
+    ``again`` holds the part of the window behind its last timestamp where that still holds speech; or the window
+    itself, to be encoded whole with ``retry`` set, where its greedy text failed the guards and it was fitted, or not
+    alone in the step (its segments are then empty).
     """
 
     window: Window
     segments: tuple[Segment, ...] = ()
     again: tuple[Window, ...] = ()
+
+    @property
+    def rerun(self) -> bool:
+        """Whether the window was fitted, and must be encoded whole."""
+        return any(window.retry and window.encoded > self.window.encoded for window in self.again)
 
 
 @dataclass(frozen=True, slots=True)

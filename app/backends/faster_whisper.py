@@ -8,7 +8,8 @@ tokenizer and the words' alignment from the library. CTranslate2 has no Metal: o
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: More threads than this gain nothing at a batch of one and starve the rest of the machine.
 MAX_THREADS = 8
+#: Batches are shared by so many replicas of the model on a CPU; they have one set of weights.
+REPLICAS = 2
 #: Punctuation that belongs to the word behind or before it (OpenAI's lists).
 PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001
 
@@ -55,6 +58,7 @@ class FasterWhisper(WhisperBackend):
                 device=device,
                 compute_type=_precision(options.precision, device, ctranslate2),
                 cpu_threads=options.threads or _threads(),
+                num_workers=REPLICAS if device == "cpu" else 1,
                 local_files_only=True,
             )
         except Exception as error:  # noqa: BLE001 - whatever the library raises over a broken folder
@@ -62,6 +66,8 @@ class FasterWhisper(WhisperBackend):
                 f"faster-whisper cannot load the model in {model_path} ({type(error).__name__})."
             ) from None
         ctranslate2.set_random_seed(0)
+        self._replicas = REPLICAS if device == "cpu" else 1
+        self._pool = ThreadPoolExecutor(self._replicas)
         self._ctranslate2 = ctranslate2
         self._whisper = self._model.model
         self._multilingual = bool(self._whisper.is_multilingual)
@@ -70,15 +76,25 @@ class FasterWhisper(WhisperBackend):
         return ModelInfo(str(self._whisper.device), str(self._whisper.compute_type), self._multilingual)
 
     def _encode(self, audio: Sequence[NDArray[np.float32]], frames: int) -> Any:
+        """A list of rows, each encoded alone: a batch of them would outgrow a processor's cache and take longer."""
         import numpy as np
 
         length = frames * rules.SAMPLES_PER_FRAME
-        mels = [self._log_mel(np.pad(part[:length], (0, max(0, length - len(part)))), padding=0) for part in audio]
-        features = np.ascontiguousarray(np.stack(mels), dtype=np.float32)
-        return self._whisper.encode(self._ctranslate2.StorageView.from_array(features))
 
-    def _detect(self, features: Any) -> Sequence[str]:
-        return [str(token[2:-2]) for token, _probability in self._whisper.detect_language(features)[0]]
+        def encode(part: NDArray[np.float32]) -> Any:
+            mel = self._log_mel(np.pad(part[:length], (0, max(0, length - len(part)))), padding=0)
+            features = np.ascontiguousarray(mel[None], dtype=np.float32)
+            return self._whisper.encode(self._ctranslate2.StorageView.from_array(features))
+
+        return self._shared(encode, audio)
+
+    def _shared(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """``function`` of each of ``items``, by all replicas; one item alone has all the processor's threads to itself
+        as it is, and needs no other thread."""
+        return [function(items[0])] if len(items) == 1 else list(self._pool.map(function, items))
+
+    def _detect(self, features: Any) -> Mapping[str, float]:
+        return {str(token[2:-2]): float(p) for token, p in self._whisper.detect_language(features[0])[0]}
 
     def _make_tokenizer(self, language: str, task: str) -> Any:
         from faster_whisper.tokenizer import Tokenizer
@@ -89,7 +105,10 @@ class FasterWhisper(WhisperBackend):
         return tokenizer
 
     def _greedy(self, work: Pass) -> list[Attempt]:
-        results = self._generate(work, work.features, beam_size=1 if work.logprobs else max(1, work.beam_size))
+        def decode(rows: list[Any]) -> list[Any]:
+            return self._generate(work, rows, beam_size=1 if work.logprobs else max(1, work.beam_size))
+
+        results = [result for part in self._shared(decode, _parts(work.features, self._replicas)) for result in part]
         attempts = [_attempt(work.tokenizer, result, 0.0) for result in results]
         if not work.logprobs:
             return attempts
@@ -102,7 +121,7 @@ class FasterWhisper(WhisperBackend):
         # Without sampling_topk=0 CTranslate2 takes the likeliest token whatever the temperature.
         results = self._generate(
             work,
-            self._row(work.features, row),
+            [work.features[row]],
             beam_size=1,
             sampling_topk=0,
             sampling_temperature=temperature,
@@ -110,10 +129,10 @@ class FasterWhisper(WhisperBackend):
         )
         return _attempt(work.tokenizer, results[0], temperature)
 
-    def _generate(self, work: Pass, features: Any, **how: Any) -> list[Any]:
+    def _generate(self, work: Pass, rows: list[Any], **how: Any) -> list[Any]:
         results: list[Any] = self._whisper.generate(
-            features,
-            [list(work.prompt)] * features.shape[0],
+            rows[0] if len(rows) == 1 else self._batch(rows),
+            [list(work.prompt)] * len(rows),
             max_length=self._model.max_length,
             return_scores=True,
             return_no_speech_prob=True,
@@ -138,7 +157,7 @@ class FasterWhisper(WhisperBackend):
             return ()
         before, count = len(work.prompt) - 1, len(tokens)
         result = self._whisper.generate(
-            self._row(work.features, row),
+            work.features[row],
             [[*work.prompt, *tokens]],
             beam_size=1,
             # Half of this, and this less the prompt, must hold the prefix; what follows the prefix is not wanted.
@@ -160,17 +179,14 @@ class FasterWhisper(WhisperBackend):
 
     def _add_words(self, work: Pass, row: int, segments: list[dict[str, Any]], frames: int) -> None:
         self._model.add_word_timestamps(
-            [segments], work.tokenizer, self._row(work.features, row), frames, PREPENDED, APPENDED, 0.0
+            [segments], work.tokenizer, work.features[row], frames, PREPENDED, APPENDED, 0.0
         )
 
-    def _row(self, features: Any, row: int) -> Any:
-        """One row of the encoder's output; the decoder takes it from the CPU on any device."""
-        if features.shape[0] == 1:
-            return features
+    def _batch(self, rows: list[Any]) -> Any:
+        """Encoded rows as one batch; the decoder takes it from the CPU on any device."""
         import numpy as np
 
-        one = np.array(self._on_cpu(features))[row : row + 1]
-        return self._ctranslate2.StorageView.from_array(np.ascontiguousarray(one))
+        return self._ctranslate2.StorageView.from_array(np.concatenate([np.array(self._on_cpu(row)) for row in rows]))
 
     def _on_cpu(self, values: Any) -> Any:
         """A StorageView of any device and type as float32 on the CPU, which numpy can read."""
@@ -187,6 +203,12 @@ def _attempt(tokenizer: Any, result: Any, temperature: float) -> Attempt:
         no_speech_prob=float(result.no_speech_prob),
         temperature=temperature,
     )
+
+
+def _parts(rows: list[Any], number: int) -> list[list[Any]]:
+    """The rows in order, as at most ``number`` lists of about one length."""
+    length = -(-len(rows) // number)
+    return [rows[i : i + length] for i in range(0, len(rows), length)]
 
 
 def _device(asked: str, ctranslate2: Any) -> str:

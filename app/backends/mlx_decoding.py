@@ -32,11 +32,12 @@ def encode(encoder: Any, mel: Any) -> Any:
     return encoder.ln_post(x)
 
 
-def language_logits(decoder: Any, features: Any, sot: int) -> list[float]:
-    """The raw logits that the decoder gives behind the start token, for the first row of ``features``."""
+def probabilities(decoder: Any, features: Any, sot: int, tokens: Sequence[int]) -> list[float]:
+    """How likely each of ``tokens`` is behind the start token, were there no others, for the first row of
+    ``features``."""
     mx = _mx()
     logits, _, _ = decoder(mx.array([[sot]]), features[:1])
-    values: list[float] = logits[0, -1].astype(mx.float32).tolist()
+    values: list[float] = mx.softmax(logits[0, -1][mx.array(list(tokens))].astype(mx.float32)).tolist()
     return values
 
 

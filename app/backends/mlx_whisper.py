@@ -9,7 +9,7 @@ one thread, the worker's main one. On Linux's CPU the wheel links the reference 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,11 +91,11 @@ class MlxWhisper(WhisperBackend):
         mx.eval(features)
         return features
 
-    def _detect(self, features: Any) -> Sequence[str]:
+    def _detect(self, features: Any) -> Mapping[str, float]:
         tokenizer = self._tokenizer("en", "transcribe")
-        logits = mlx_decoding.language_logits(self._model.decoder, features, tokenizer.sot)
-        ranked = sorted(tokenizer.all_language_tokens, key=lambda token: logits[token], reverse=True)
-        return [str(tokenizer.decode([token])).strip("<|>") for token in ranked]
+        tokens = tokenizer.all_language_tokens
+        found = mlx_decoding.probabilities(self._model.decoder, features, tokenizer.sot, tokens)
+        return {str(tokenizer.decode([token])).strip("<|>"): p for token, p in zip(tokens, found, strict=True)}
 
     def _make_tokenizer(self, language: str, task: str) -> Any:
         return self._tokenizer_module.get_tokenizer(

@@ -41,8 +41,6 @@ MIN_REMAINDER = SAMPLE_RATE // 4
 MIN_PROGRESS = SAMPLE_RATE // 5
 #: A remainder begins this much before its first speech, where it skips a pause.
 REMAINDER_LEAD = SAMPLE_RATE // 10
-#: Silence behind a remainder in the encoder: with less than 3 s some models loop, with more short clips cost more.
-REMAINDER_PADDING = 3 * SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +123,13 @@ def needs_fallback(decoded: Attempt) -> bool:
     return decoded.avg_logprob < LOGPROB_LIMIT and not is_silence(decoded)
 
 
+def needs_whole(decoded: Attempt) -> bool:
+    """Whether a fitted window must be encoded whole after all: its text fails a guard, the model says that nobody
+    speaks, which only a whole window is trusted for, or decoding went on until it was stopped.
+    """
+    return needs_fallback(decoded) or decoded.avg_logprob < LOGPROB_LIMIT or len(decoded.tokens) >= MAX_DECODED
+
+
 def best_of(attempts: Sequence[Attempt]) -> Attempt:
     """The attempt to use where all failed: the likeliest of those that do not loop, else the likeliest.
 
@@ -200,9 +205,7 @@ def remainder(window: Window, heard: int) -> Window | None:
     # What is left of a span that was heard is its last sound; it would keep the pause behind it in the window.
     speech = tuple((max(start, position), end) for start, end in window.speech if end > position + EARLY)
     start = max(position, speech[0][0] - REMAINDER_LEAD)
-    padding = max(REMAINDER_PADDING, window.encoded - (window.end - window.start))
-    encoded = min(window.encoded, window.end - start + padding, MAX_WINDOW)
-    return replace(window, start=start, speech=speech, encoded=encoded, retry=False)
+    return replace(window, start=start, speech=speech, encoded=MAX_WINDOW, retry=False)
 
 
 def read(window: Window, tokens: Sequence[int], timestamp_begin: int) -> tuple[list[Piece], Window | None]:

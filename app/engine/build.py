@@ -11,10 +11,11 @@ from app.engine.admission import Admission, QueueLimits
 from app.engine.decoders import Decoders
 from app.engine.device import Device
 from app.engine.durable import DurableJobs
-from app.engine.engine import Engine
+from app.engine.engine import Engine, MarginOf
 from app.engine.job_store import JobStore
 from app.engine.spool import Spool
 from app.engine.worker import Worker, WorkerSettings
+from app.fitting import Fitting, Verdicts
 from app.metrics import Metrics
 from app.settings import Settings
 from app.worker.messages import Limits
@@ -25,8 +26,13 @@ def catalog_of(settings: Settings) -> Catalog:
     return Catalog(settings.backend, settings.hub_dir, settings.default_model, settings.models)
 
 
+def fitting_of(settings: Settings) -> Fitting:
+    """Which models' windows are fitted."""
+    return Fitting(settings.encoder_window, settings.fit_margin_s, settings.backend, Verdicts(settings.state_dir))
+
+
 @contextlib.asynccontextmanager
-async def engine_of(settings: Settings, catalog: Catalog) -> AsyncIterator[Engine]:
+async def engine_of(settings: Settings, catalog: Catalog, margin_of: MarginOf) -> AsyncIterator[Engine]:
     """A running engine with the default model loading. Raises ``UnknownModel`` where that is not on this machine."""
     default = catalog.resolve("")
     spool = Spool(settings.state_dir / "spool")
@@ -55,6 +61,7 @@ async def engine_of(settings: Settings, catalog: Catalog) -> AsyncIterator[Engin
         device,
         Decoders(spool.empty, Limits(audio_s=settings.max_audio_s), metrics),
         metrics,
+        margin_of=margin_of,
         job_timeout_s=settings.job_timeout_s,
         keep_s=settings.retry_keep_s,
     )

@@ -155,18 +155,19 @@ class Device:
         if not job.wants_step:  # its callers left while the model was loading
             return
         try:
-            windows = job.take(pace.batch(alone=self._lane.waiting == 1 and self._calm))
+            alone = self._lane.waiting == 1 and self._calm
+            windows = job.take(pace.batch(job.progress.encoded_s, alone=alone))
             audio = sum(window.end - window.start for window in windows) / SAMPLE_RATE
+            encoded = sum(window.encoded for window in windows) / SAMPLE_RATE
             self._lane.granted(job, audio)
             timeout = pace.deadline(len(windows), self._step_timeout_s)
             result, seconds = await self.worker.step(job.pcm, windows, job.progress.options, timeout)
         except WorkerDied:
             job.lost_step()
             return
-        pace.measured(len(windows), audio, seconds)
+        pace.measured(encoded, audio, seconds)
         self._lane.swap_cost = self._swap_cost(job.work.model_path)
-        self._metrics.step_windows.inc(len(windows))
-        self._metrics.step_seconds.observe(seconds)
+        self._metrics.observe_step(result, seconds)
         job.complete(result, seconds)
 
     async def _rest(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 
 import anyio
@@ -25,6 +25,8 @@ from app.errors import DeadlineExceeded, JobCancelled, QueueFull, ShuttingDown, 
 from app.log import event, request_id
 from app.metrics import Metrics
 
+#: A model's folder -> samples of silence with which its windows are fitted, None where they stay whole.
+MarginOf = Callable[[str], int | None]
 #: How often jobs are looked at whose time may be over.
 _SWEEP_S = 1.0
 
@@ -33,6 +35,7 @@ class Engine:
     """``async with engine.running(model)``; then ``admit`` an upload, write it to ``upload.source``, ``submit`` it and
     wait for ``job.result()``.
 
+    ``margin_of`` says how a model's windows are fitted.
     ``job_timeout_s`` is how long a job may take in all, 0 for ever; ``keep_s`` for how long what ends, or is left by
     its callers, may be met by a retry.
     """
@@ -44,6 +47,7 @@ class Engine:
         decoders: Decoders,
         metrics: Metrics,
         *,
+        margin_of: MarginOf = lambda _: None,
         job_timeout_s: float = 0,
         keep_s: float = 0,
     ) -> None:
@@ -51,6 +55,7 @@ class Engine:
         self.device = device
         self.metrics = metrics
         self._decoders = decoders
+        self._margin_of = margin_of
         self._job_timeout_s = job_timeout_s
         self._recent = Recent(keep_s)
         admission.make_room = self._make_room
@@ -155,6 +160,7 @@ class Engine:
         """Run a job, for the first time or again."""
         assert self._tasks is not None, "the engine is not running"
         job.on_end = self._ended
+        job.progress.margin = self._margin_of(job.work.model_path)
         self._recent.add(job)
         self._jobs[job] = None
         self.device.enter(job)

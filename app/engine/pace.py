@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from app.transcript import MAX_WINDOW, SAMPLE_RATE
+
 #: A step should hold the device no longer than this, unless one window alone takes longer (docs/architecture.md).
 STEP_SECONDS = 2.0
 #: Weight of the newest measurement; a handful of steps forgets a cold start.
@@ -16,33 +18,34 @@ _GUESS = 0.5
 
 
 class Pace:
-    """Measured device seconds a window, and device seconds a second of audio (the real-time factor)."""
+    """Measured device seconds a second that the encoder sees, and a second of audio (the real-time factor)."""
 
     def __init__(self, max_batch: int) -> None:
         self._max_batch = max_batch
         self._warm_up_seconds = 0.0
-        self.window_seconds: float | None = None
+        self.encoded_factor: float | None = None
         self.real_time_factor: float | None = None
 
     def warmed_up(self, seconds: float) -> None:
-        """Take the time of the model's warm-up, a window of noise, for a window's while none is measured."""
+        """Take the time of the model's warm-up, a whole window of noise, for a window's while none is measured."""
         self._warm_up_seconds = seconds
 
-    def measured(self, windows: int, audio_seconds: float, seconds: float) -> None:
-        """Take in a step of ``windows`` with ``audio_seconds`` of sound that held the device for ``seconds``."""
-        self.window_seconds = _blend(self.window_seconds, seconds / windows)
+    def measured(self, encoded_seconds: float, audio_seconds: float, seconds: float) -> None:
+        """Take in a step that encoded so much for ``audio_seconds`` of sound, and held the device for ``seconds``."""
+        self.encoded_factor = _blend(self.encoded_factor, seconds / encoded_seconds)
         if audio_seconds > 0:
             self.real_time_factor = _blend(self.real_time_factor, seconds / audio_seconds)
 
-    def batch(self, *, alone: bool) -> int:
-        """Windows for the next step: one where others wait, else as many as fit in ``STEP_SECONDS``."""
-        if not alone or self.window_seconds is None:
+    def batch(self, encoded_seconds: float, *, alone: bool) -> int:
+        """Windows of that length for the next step: one where others wait, else as many as fit in ``STEP_SECONDS``."""
+        if not alone or self.encoded_factor is None:
             return 1
-        return max(1, min(self._max_batch, int(STEP_SECONDS / max(self.window_seconds, 1e-6))))
+        return max(1, min(self._max_batch, int(STEP_SECONDS / max(self.encoded_factor * encoded_seconds, 1e-6))))
 
     def deadline(self, windows: int, least: float) -> float:
         """Seconds after which a step of ``windows`` hangs: ``least``, and generously what such steps take."""
-        expected = self._warm_up_seconds if self.window_seconds is None else self.window_seconds
+        factor = self.encoded_factor
+        expected = self._warm_up_seconds if factor is None else factor * MAX_WINDOW / SAMPLE_RATE
         return least + _PATIENCE * windows * expected
 
     def seconds_for(self, audio_seconds: float) -> float | None:

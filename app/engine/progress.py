@@ -19,10 +19,13 @@ _NOBODY_SPEAKS = "en"
 
 
 class Progress:
-    """The state of one job between steps. ``options.language`` is filled in once it is detected."""
+    """The state of one job between steps. ``options.language`` is filled in once it is detected; with ``margin``
+    windows are fitted with so many samples of silence, None encodes them whole.
+    """
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self.margin: int | None = None
         self.samples = 0
         self.declared_s: float | None = None
         self.decoded = False
@@ -40,6 +43,11 @@ class Progress:
     def waiting(self) -> bool:
         """Whether there are windows that want a step, and whose sound is there."""
         return bool(self._pending) and self._pending[0][1].end <= self.samples
+
+    @property
+    def encoded_s(self) -> float:
+        """Seconds that the encoder sees of the next window; 0 where there is none."""
+        return self._pending[0][1].encoded / SAMPLE_RATE if self._pending else 0.0
 
     @property
     def finished(self) -> bool:
@@ -92,16 +100,17 @@ class Progress:
             self.complete(result)
 
     def take(self, limit: int) -> tuple[Window, ...]:
-        """The earliest windows, at most ``limit``: one alone where the language is still unknown or it is a retry, and
-        only windows that are encoded at one length."""
-        _, first = heapq.heappop(self._pending)
-        taken = [first]
-        if not first.retry and self.options.language is not None:
-            while len(taken) < limit and self._pending:
-                following = self._pending[0][1]
-                if following.retry or following.encoded != first.encoded or following.end > self.samples:
+        """The earliest window and, up to ``limit``, the next ones that are encoded at its length; it alone where the
+        language is still unknown or it is a retry."""
+        taken = [heapq.heappop(self._pending)[1]]
+        if not taken[0].retry and self.options.language is not None:
+            for following in sorted(self._pending):
+                if len(taken) >= limit or following[1].end > self.samples:
                     break
-                taken.append(heapq.heappop(self._pending)[1])
+                if not following[1].retry and following[1].encoded == taken[0].encoded:
+                    taken.append(following[1])
+                    self._pending.remove(following)
+            heapq.heapify(self._pending)
         self._running = {window.start: window for window in taken}
         return tuple(taken)
 
@@ -131,6 +140,8 @@ class Progress:
         return tuple(fresh)
 
     def _push(self, window: Window) -> None:
+        if self.margin is not None and not window.retry:
+            window = window.fitted(self.margin)
         heapq.heappush(self._pending, (window.start, window))
         self._open += window.end - window.start
 

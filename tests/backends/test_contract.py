@@ -279,11 +279,27 @@ def test_a_window_that_fails_the_guards_comes_back_alone(backend):
     assert step.prompt_tokens == 3
     assert step.decoded_tokens == sum(len(segment.tokens) for segment in good.segments)
     assert bad.segments == ()
-    assert bad.again == (dataclasses.replace(windows[1], retry=True),)
+    assert bad.again == (dataclasses.replace(windows[1], retry=True, encoded=MAX_WINDOW),)
+    assert bad.rerun
     last = backend.transcribe(pcm, bad.again, Options(language="ja", temperature=1.0)).windows[0]
-    assert last.segments
-    assert not last.again
+    assert not any(rest.retry for rest in last.again)
     assert all(segment.temperature == 1.0 for segment in last.segments)
+
+
+def test_a_fitted_window_that_fails_the_guards_comes_back_whole_though_it_was_alone(backend):
+    pcm = babble()
+    fitted = Window(0, len(pcm), ((0, len(pcm)),)).fitted(3 * SAMPLE_RATE)
+    result = backend.transcribe(pcm, [fitted], Options(language="ja")).windows[0]
+    assert not result.segments
+    assert result.again == (dataclasses.replace(fitted, retry=True, encoded=MAX_WINDOW),)
+    assert result.rerun
+
+
+def test_a_language_that_is_not_sure_is_heard_in_the_whole_window(backend):
+    pcm = babble()
+    fitted = Window(0, len(pcm), ((0, len(pcm)),)).fitted(3 * SAMPLE_RATE)
+    assert backend.transcribe(pcm, [fitted], Options(temperature=1.0)).windows[0].window.encoded == MAX_WINDOW
+    assert backend.transcribe(pcm, [fitted], Options(temperature=1.0, language="ja")).windows[0].window == fitted
 
 
 # CTranslate2 cannot be seeded more than once.
@@ -298,7 +314,8 @@ def test_the_same_window_sampled_again_gives_the_same_text(backend):
 def test_a_prompt_may_spell_out_special_tokens(backend):
     pcm, speech = joined("en003")
     prompt = "<|endoftext|><|notimestamps|> A sister, " * 60
-    result = backend.transcribe(pcm, [whole(pcm, speech)], Options(language="en", prompt=prompt, temperature=1.0))
+    window = Window(0, len(pcm), speech)
+    result = backend.transcribe(pcm, [window], Options(language="en", prompt=prompt, temperature=1.0))
     assert result.prompt_tokens == 1 + 223 + 3
     assert len(result.windows) == 1
 

@@ -122,7 +122,7 @@ def test_figures_that_are_no_numbers_never_leave(backend, monkeypatch):
     monkeypatch.setattr(module, "_attempt", broken)
     pcm = pcm_of(clips("en003")[0].path)
     with pytest.raises(InferenceFailed, match="not numbers"):
-        backend.transcribe(pcm, [whole(pcm)], Options(language="en"))
+        backend.transcribe(pcm, [Window(0, len(pcm), ((0, len(pcm)),))], Options(language="en"))
 
 
 def test_the_test_set_is_understood_as_well_as_the_library_does_it(backend):

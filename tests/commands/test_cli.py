@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import app
+from app.fitting import Verdicts
 from tests.conftest import Server, StartServer, clips, word_error_rate
 
 CLIP, OTHER = clips("en000")[0], clips("en024")[0]
@@ -30,11 +32,11 @@ def port_of(server: Server) -> str:
 
 def test_help_names_every_command_and_shows_examples() -> None:
     shown = whisperd("--help").stdout
-    for word in ("serve", "transcribe", "models", "demo", "examples:", "curl"):
+    for word in ("serve", "transcribe", "models", "tune", "demo", "examples:", "curl"):
         assert word in shown
 
 
-@pytest.mark.parametrize("command", ["serve", "transcribe", "models", "demo"])
+@pytest.mark.parametrize("command", ["serve", "transcribe", "models", "tune", "demo"])
 def test_every_command_explains_itself(command: str) -> None:
     result = whisperd(command, "--help")
     assert result.returncode == 0
@@ -159,3 +161,39 @@ def test_the_demo_ends_by_itself_when_told_to() -> None:
     assert "The old gentleman closed the book and looked at the fire." in result.stdout
     assert "times real time" in result.stdout
     assert "curl http://127.0.0.1:" in result.stdout
+
+
+def test_tune_measures_says_what_it_found_and_stores_it(tmp_path: Path) -> None:
+    speech = sorted((Path(app.__file__).parent / "data" / "speech").glob("*.ogg"))[:20]
+    words = ["tune", "--model", "micro", "--backend", "faster-whisper", "--language", "en", "--state-dir", tmp_path]
+    result = whisperd(*words, "--references", *speech)
+    assert result.returncode == 0, result.stderr
+    said = " ".join(result.stdout.split())
+    assert "micro on faster-whisper with 3 s of silence behind each window:" in said
+    assert "of 20 windows had to be encoded whole after all." in said
+    verdict = Verdicts(tmp_path).find("faster-whisper", "micro")
+    assert verdict is not None
+    assert ("can be fitted" in said) == verdict.fit
+    assert verdict.gain > 1
+    assert 200 <= verdict.words < 300
+    assert not whisperd(*words, "--no-store", *speech).returncode
+    assert Verdicts(tmp_path).all() == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([CLIP.path], "words only; it takes 200"),
+        (["nowhere.wav"], "no file or folder 'nowhere.wav'"),
+        ([CLIP.path, "--references"], "en000.flac has no text beside it"),
+        (["--fit-margin-s", "0"], "'fit_margin_s'"),
+        (["--language", "Klingon"], "Klingon"),
+        ([Path(__file__)], "test_cli.py cannot be transcribed"),
+    ],
+)
+def test_what_tune_cannot_use_is_a_sentence(tmp_path: Path, words: list[object], said: str) -> None:
+    result = whisperd("tune", "--model", "micro", "--backend", "faster-whisper", "--state-dir", tmp_path, *words)
+    assert result.returncode == 1
+    assert said.lower() in result.stderr.lower()
+    assert result.stderr.count("\n") == 1
+    assert not Verdicts(tmp_path).all()

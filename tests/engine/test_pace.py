@@ -11,26 +11,32 @@ def pace(window_seconds: float | None = None, max_batch: int = 8) -> Pace:
     """A pace by which a window of 30 s takes ``window_seconds``."""
     made = Pace(max_batch)
     if window_seconds is not None:
-        made.measured(windows=1, audio_seconds=30, seconds=window_seconds)
+        made.measured(encoded_seconds=30, audio_seconds=30, seconds=window_seconds)
     return made
 
 
 def test_the_first_step_is_one_window_since_nothing_is_measured() -> None:
-    assert pace().batch(alone=True) == 1
+    assert pace().batch(30, alone=True) == 1
 
 
 @pytest.mark.parametrize(("window_seconds", "windows"), [(0.5, 4), (0.3, 6), (0.01, 8), (0.0, 8), (11, 1)])
 def test_a_step_holds_as_many_windows_as_fit_in_its_time_but_always_one(window_seconds: float, windows: int) -> None:
-    assert pace(window_seconds).batch(alone=True) == windows
+    assert pace(window_seconds).batch(30, alone=True) == windows
+
+
+def test_of_short_windows_a_step_holds_more() -> None:
+    assert pace(1.5).batch(5, alone=True) == 8
+    assert pace(3).batch(5, alone=True) == 4
+    assert pace(3).batch(30, alone=True) == 1
 
 
 def test_where_others_wait_a_step_is_one_window() -> None:
-    assert pace(0.01).batch(alone=False) == 1
+    assert pace(0.01).batch(30, alone=False) == 1
 
 
 @given(window_seconds=st.floats(1e-6, 1e4), max_batch=st.integers(1, 64))
 def test_a_step_of_several_windows_takes_no_longer_than_a_step_should(window_seconds: float, max_batch: int) -> None:
-    windows = pace(window_seconds, max_batch).batch(alone=True)
+    windows = pace(window_seconds, max_batch).batch(30, alone=True)
     assert 1 <= windows <= max_batch
     assert windows == 1 or windows * window_seconds <= STEP_SECONDS
 
@@ -39,13 +45,13 @@ def test_the_warm_up_says_how_long_the_first_step_may_take_but_not_how_many_wind
     cold = pace()
     cold.warmed_up(0.5)
     assert cold.deadline(1, least=10) == 10 + 30 * 0.5
-    assert cold.batch(alone=True) == 1
+    assert cold.batch(30, alone=True) == 1
 
 
 def test_a_measurement_counts_more_than_any_warm_up() -> None:
     warm = pace()
     warm.warmed_up(20)
-    warm.measured(windows=2, audio_seconds=60, seconds=1)
+    warm.measured(encoded_seconds=60, audio_seconds=60, seconds=1)
     assert warm.deadline(1, least=10) == 10 + 30 * 0.5
     warm.warmed_up(20)
     assert warm.deadline(1, least=10) == 10 + 30 * 0.5
@@ -54,15 +60,15 @@ def test_a_measurement_counts_more_than_any_warm_up() -> None:
 def test_a_few_steps_forget_a_cold_start() -> None:
     warm = pace(20)
     for _ in range(15):
-        warm.measured(windows=1, audio_seconds=30, seconds=0.5)
-    assert warm.window_seconds == pytest.approx(0.5, rel=0.2)
+        warm.measured(encoded_seconds=30, audio_seconds=30, seconds=0.5)
+    assert 30 * warm.encoded_factor == pytest.approx(0.5, rel=0.2)
     assert warm.real_time_factor == pytest.approx(0.5 / 30, rel=0.2)
 
 
 def test_one_slow_step_does_not_decide_alone() -> None:
     warm = pace(0.5)
-    warm.measured(windows=1, audio_seconds=30, seconds=10.5)
-    assert warm.window_seconds == pytest.approx(0.5 + 0.3 * 10)
+    warm.measured(encoded_seconds=30, audio_seconds=30, seconds=10.5)
+    assert 30 * warm.encoded_factor == pytest.approx(0.5 + 0.3 * 10)
 
 
 def test_a_deadline_is_at_least_what_was_asked_for_and_grows_with_the_windows() -> None:
@@ -81,9 +87,9 @@ def test_what_audio_takes_is_unknown_until_a_step_is_measured() -> None:
 
 def test_a_step_without_sound_says_nothing_of_how_long_audio_takes() -> None:
     silent = pace()
-    silent.measured(windows=1, audio_seconds=0, seconds=1)
+    silent.measured(encoded_seconds=30, audio_seconds=0, seconds=1)
     assert silent.seconds_for(300) is None
-    assert silent.window_seconds == 1
+    assert 30 * silent.encoded_factor == 1
 
 
 def test_the_audio_that_fits_into_a_time_is_guessed_until_a_step_is_measured() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.backends.base import StepResult, WindowResult
 from app.engine.progress import Progress
-from app.transcript import SAMPLE_RATE, Options, Segment, Window
+from app.transcript import MAX_WINDOW, SAMPLE_RATE, Options, Segment, Window
 
 KNOWN = Options(language="en")
 
@@ -113,6 +113,37 @@ def test_only_windows_that_are_encoded_at_one_length_share_a_step() -> None:
     progress.add([*long, *short], 40 * SAMPLE_RATE, None, decoded=True)
     assert progress.take(8) == tuple(long)
     assert progress.take(8) == tuple(short)
+
+
+def test_a_step_looks_for_windows_of_its_length_behind_others_which_then_come_first() -> None:
+    progress = Progress(KNOWN)
+    windows = [window(start, start + 10) for start in range(0, 60, 10)]
+    windows[1] = replace(windows[1], encoded=13 * SAMPLE_RATE)
+    progress.add(windows, 50 * SAMPLE_RATE, None, decoded=False)
+    assert progress.take(3) == (windows[0], windows[2], windows[3])
+    progress.complete(result(*(WindowResult(each, (segment(each),)) for each in (windows[0], windows[2], windows[3]))))
+    assert [each.start for each in progress.segments] == [0], "what lies behind the window that waits is held"
+    assert progress.encoded_s == 13
+    assert progress.take(3) == (windows[1],)
+    assert progress.complete(result(WindowResult(windows[1], (segment(windows[1]),))))[0].start == 10
+    assert progress.take(3) == (windows[4],), "the sound of the last one is not there yet"
+
+
+def test_with_a_margin_windows_and_remainders_are_fitted_and_retries_stay_whole() -> None:
+    progress = Progress(KNOWN)
+    progress.margin = 3 * SAMPLE_RATE
+    progress.add([window(0, 10), window(10, 38)], 38 * SAMPLE_RATE, None, decoded=True)
+    first = progress.take(1)[0]
+    assert first.encoded == 13 * SAMPLE_RATE
+    retry = replace(window(0, 10), retry=True)
+    progress.complete(result(WindowResult(first, again=(retry,))))
+    assert progress.take(1) == (retry,)
+    progress.complete(result(WindowResult(retry, (segment(retry),))))
+    last = progress.take(1)[0]
+    assert last.encoded == MAX_WINDOW
+    rest = replace(last, start=20 * SAMPLE_RATE)
+    progress.complete(result(WindowResult(last, (segment(last),), (rest,))))
+    assert progress.take(1)[0].encoded == 21 * SAMPLE_RATE
 
 
 def test_windows_that_come_again_when_the_file_is_decoded_once_more_are_known() -> None:
