@@ -11,16 +11,10 @@ ones to one recording.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from app import backends, convert
-from app.backends.base import openblas_preload
-from app.catalog import MICRO_FOLDER
-from app.settings import load_settings
+from benchmarks.library import Library, folder_of
 from benchmarks.server import machine, parser_of, serving
 from tests.conftest import Clip, Recording, join_clips, word_error_rate
 
@@ -69,7 +63,7 @@ def _language(each: Clip | Recording) -> str:
 
 def _joined(parts: list[Clip], minutes: float, path: Path) -> Recording:
     english = [part for part in parts if part.language == "en"]
-    wanted, taken = minutes * 60, []
+    wanted, taken = minutes * 60, list[Clip]()
     while wanted > 0:
         taken.append(english[len(taken) % len(english)])
         wanted -= taken[-1].duration + 0.45
@@ -77,16 +71,8 @@ def _joined(parts: list[Clip], minutes: float, path: Path) -> Recording:
 
 
 def _by_the_library(backend: str, model: str, chosen: list[Clip | Recording]) -> list[str]:
-    format_ = backends.BACKENDS[backend].format
-    assert format_ is not None
-    source = MICRO_FOLDER if model == "micro" else Path(model)
-    folder = convert.ensure(source, format_, load_settings().cache_dir)
-    preload = openblas_preload() if backend == "mlx-whisper" else None
-    environment = {**os.environ, **({"LD_PRELOAD": preload} if preload else {})}
-    files = [f"{each.path}:{_language(each)}" for each in chosen]
-    command = [sys.executable, "-m", "benchmarks.library", backend, str(folder), *files]
-    output = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment).stdout
-    return [json.loads(line)["text"] for line in output.splitlines()]
+    with Library(backend, folder_of(model, backend)) as library:
+        return [library.transcribe(each.path, _language(each)).text for each in chosen]
 
 
 if __name__ == "__main__":

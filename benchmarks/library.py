@@ -2,43 +2,94 @@
 
     python -m benchmarks.library faster-whisper MODEL_FOLDER FILE...     prints a JSON line for each file: text, seconds
 
-Greedy with the library's own temperature ladder, no previous text fed back, precision and threads as whisperd loads
-the model.
-``FILE`` may end in ``:en`` to name its language; else the library detects it.
+``FILE`` may end in ``:en`` to name its language; else the library detects it. Without any, one JSON line
+``{"ready": true}`` is printed once the model is loaded, and each line of the standard input, ``[file, language]``,
+is answered by such a line as above: so ``Library`` keeps the library warm in a process of its own.
+
+Which way it is loaded and called is one of ``LIBRARIES``. This module imports nothing heavy and nothing of whisperd at
+its top: what a process takes that runs it is what the library takes.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
+#: A file's path and the code of its language, or None to detect it; returns the text.
 Call = Callable[[str, str | None], str]
 
 
-def main(arguments: list[str]) -> None:
-    name, folder, *files = arguments
-    call = LIBRARIES[name](folder)
-    for argument in files:
-        path, _, language = argument.partition(":")
+class Answer(NamedTuple):
+    """A recording's text, and the seconds from the call to its end."""
+
+    text: str
+    seconds: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("library", choices=LIBRARIES)
+    parser.add_argument("folder", help="the model in the library's own format")
+    parser.add_argument("files", nargs="*", metavar="FILE")
+    parser.add_argument("--beam-size", type=int, default=1)
+    options = parser.parse_args()
+    call = LIBRARIES[options.library](options.folder, options.beam_size)
+    for path, language in _named(options.files) if options.files else _asked():
         started = time.perf_counter()
-        text = call(path, language or None)
+        text = call(path, language)
         print(json.dumps({"text": text, "seconds": time.perf_counter() - started}), flush=True)
 
 
-def faster_whisper(folder: str) -> Call:
-    model = _loaded("faster-whisper", folder)._model
+def _named(files: list[str]) -> Iterator[tuple[str, str | None]]:
+    for argument in files:
+        path, _, language = argument.partition(":")
+        yield path, language or None
 
+
+def _asked() -> Iterator[tuple[str, str | None]]:
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        path, language = json.loads(line)
+        yield path, language
+
+
+def faster_whisper(folder: str, beam_size: int) -> Call:
+    """Loaded as whisperd loads it, with the library's own temperature ladder; no previous text is fed back."""
+    return _calling(_loaded("faster-whisper", folder), beam_size=beam_size, condition_on_previous_text=False)
+
+
+def faster_whisper_vad(folder: str, beam_size: int) -> Call:
+    """The same, and the library finds the speech itself, as whisperd does."""
+    model = _loaded("faster-whisper", folder)
+    return _calling(model, beam_size=beam_size, condition_on_previous_text=False, vad_filter=True)
+
+
+def faster_whisper_plain(folder: str, beam_size: int) -> Call:
+    """Loaded and called as the library's README says, on all cores; every other option is its own default."""
+    from faster_whisper import WhisperModel
+
+    model = WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=os.cpu_count() or 0)
+    return _calling(model, beam_size=beam_size)
+
+
+def _calling(model: Any, **how: Any) -> Call:
     def call(path: str, language: str | None) -> str:
-        segments, _ = model.transcribe(path, language=language, beam_size=1, condition_on_previous_text=False)
+        segments, _ = model.transcribe(path, language=language, **how)
         return "".join(segment.text for segment in segments)
 
     return call
 
 
-def mlx_whisper(folder: str) -> Call:
+def mlx_whisper(folder: str, beam_size: int) -> Call:
+    """Loaded as whisperd loads it, greedy, with the library's own temperature ladder; no previous text is fed back."""
+    assert beam_size == 1, "mlx-whisper has no beams"
     import av
     import mlx.core as mx
     import mlx_whisper
@@ -46,7 +97,7 @@ def mlx_whisper(folder: str) -> Call:
     from mlx_whisper.transcribe import ModelHolder
 
     # Its own loader of files needs an ffmpeg binary; its own holder of models is filled with the one that is loaded.
-    ModelHolder.model, ModelHolder.model_path = _loaded("mlx-whisper", folder)._model, folder
+    ModelHolder.model, ModelHolder.model_path = _loaded("mlx-whisper", folder), folder
 
     def call(path: str, language: str | None) -> str:
         with av.open(path) as container:
@@ -65,17 +116,84 @@ def mlx_whisper(folder: str) -> Call:
     return call
 
 
-LIBRARIES: dict[str, Callable[[str], Call]] = {"faster-whisper": faster_whisper, "mlx-whisper": mlx_whisper}
+#: Ways to load and call a library: the model's folder and the beams of its search.
+LIBRARIES: dict[str, Callable[[str, int], Call]] = {
+    "faster-whisper": faster_whisper,
+    "faster-whisper-vad": faster_whisper_vad,
+    "faster-whisper-plain": faster_whisper_plain,
+    "mlx-whisper": mlx_whisper,
+}
+
+
+class Library:
+    """``name`` of ``LIBRARIES`` in a process of its own, warm and idle until it is asked. One caller at a time."""
+
+    def __init__(self, name: str, folder: Path, *, beam_size: int = 1) -> None:
+        self._command = [sys.executable, "-m", "benchmarks.library", name, str(folder), "--beam-size", str(beam_size)]
+        self._environment = {**os.environ, **(_preload() if name == "mlx-whisper" else {})}
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Library:
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self._environment
+        )
+        self._reply()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        self._process.communicate()  # the end of its input is the end of it
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    def transcribe(self, path: Path, language: str | None = None) -> Answer:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([str(path), language]) + "\n")
+        self._process.stdin.flush()
+        return Answer(**self._reply())
+
+    def _reply(self) -> dict[str, Any]:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("the library's process ended")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+
+def folder_of(model: str, backend: str) -> Path:
+    """The folder of ``model`` (``micro`` or a folder) in the format of ``backend``, converted where it must be."""
+    from app import backends, convert
+    from app.catalog import MICRO_FOLDER
+    from app.settings import load_settings
+
+    format_ = backends.BACKENDS[backend].format
+    assert format_ is not None
+    source = MICRO_FOLDER if model == "micro" else Path(model)
+    return convert.ensure(source, format_, load_settings().cache_dir)
+
+
+def _preload() -> dict[str, str]:
+    from app.backends.base import openblas_preload
+
+    library = openblas_preload()
+    return {"LD_PRELOAD": library} if library else {}
 
 
 def _loaded(name: str, folder: str) -> Any:
+    """The library's model, loaded by whisperd's backend: with its precision and threads."""
     from app import backends
     from app.backends.base import LoadOptions
 
-    backend = backends.create(name)
+    backend: Any = backends.create(name)
     backend.load(folder, LoadOptions())
-    return backend
+    return backend._model
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

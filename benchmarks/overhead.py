@@ -20,14 +20,10 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from app import convert
-from app.backends.base import LoadOptions
-from app.backends.faster_whisper import FasterWhisper
-from app.settings import load_settings
+from benchmarks.library import LIBRARIES, folder_of
 from benchmarks.server import machine, serving
 
 CLIPS = Path(__file__).parent.parent / "tests" / "data" / "audio"
-MICRO = Path(__file__).parent.parent / "app" / "data" / "micro"
 
 
 def main() -> None:
@@ -49,10 +45,10 @@ def main() -> None:
     ):
         clip = Path(folder) / "clip.wav"
         cut(options.audio or CLIPS / "en000.flac", clip, options.seconds)
-        library = load_library(options.model)
+        library = LIBRARIES["faster-whisper-vad"](str(folder_of(options.model, "faster-whisper")), 1)
         sides: dict[str, Callable[[], str]] = {
             "http": lambda: client.transcribe(clip, language="en").json()["text"],
-            "library": lambda: library(clip),
+            "library": lambda: library(str(clip), "en"),
         }
         for _ in range(3):
             texts = {name: call() for name, call in sides.items()}
@@ -74,22 +70,6 @@ def report(times: dict[str, list[float]], texts: dict[str, str], options: argpar
     print(f"  library {library:8.1f} ms")
     print(f"  http    {http:8.1f} ms")
     print(f"  added   {http - library:8.1f} ms  ({(http / library - 1) * 100:+.1f} %)")
-
-
-def load_library(model: str) -> Callable[[Path], str]:
-    """faster-whisper itself on the same folder, with the precision and threads that whisperd's backend takes."""
-    source = MICRO if model == "micro" else Path(model)
-    backend = FasterWhisper()
-    backend.load(str(convert.ensure(source, "ctranslate2", load_settings().cache_dir)), LoadOptions())
-    whisper = backend._model  # loaded as whisperd loads it; what is called on it is the library's own
-
-    def call(path: Path) -> str:
-        segments, _ = whisper.transcribe(
-            str(path), language="en", beam_size=1, vad_filter=True, condition_on_previous_text=False
-        )
-        return "".join(segment.text for segment in segments)
-
-    return call
 
 
 def cut(source: Path, target: Path, seconds: float) -> None:

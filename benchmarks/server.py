@@ -36,6 +36,9 @@ class Client:
         response.raise_for_status()
         return response
 
+    def close(self) -> None:
+        self._http.close()
+
 
 class Server:
     """A ``whisperd serve`` with ``flags`` on the folder ``state``, which it finds again when it is started again.
@@ -44,9 +47,7 @@ class Server:
     """
 
     def __init__(self, state: Path, *flags: str, log: Path | None = None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.url, self.state = f"http://127.0.0.1:{port}", state
         self._words = ["--port", str(port), "--state-dir", str(state), *_FLAGS, *flags]
         self._log = log
@@ -67,12 +68,8 @@ class Server:
             self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
-        while self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/ready").is_success:
-                    return
-            time.sleep(0.1)
-        raise SystemExit("the server did not start")
+        assert self._process is not None, "not started"
+        wait_until_answered(self._process, f"{self.url}/ready")
 
     def children(self, module: str = "") -> list[psutil.Process]:
         """Its living children, or those that run ``module``, such as ``app.worker.child``."""
@@ -103,9 +100,28 @@ def serving(*flags: str) -> Iterator[Client]:
         server = Server(Path(folder), *flags)
         try:
             server.start()
-            yield Client(server.url, server.pid)
+            with contextlib.closing(Client(server.url, server.pid)) as client:
+                yield client
         finally:
             server.stop()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_answered(process: subprocess.Popen[bytes], url: str) -> None:
+    """Wait until ``url``, which ``process`` serves, is answered with success."""
+    while process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(url).is_success:
+                return
+        time.sleep(0.1)
+    raise SystemExit("the server did not start")
 
 
 def figures(url: str) -> dict[str, float]:
@@ -122,6 +138,26 @@ def parser_of(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def turned(names: list[str], by: int) -> list[str]:
+    """``names`` with another one first in each round ``by``: so what a turn's place does hits all alike."""
+    by %= len(names)
+    return names[by:] + names[:by]
+
+
 def machine() -> str:
     """A line on what the figures were measured on."""
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    words = [f"{platform.system()} {platform.machine()}", processor(), f"{os.cpu_count()} cores"]
+    return ", ".join([word for word in words if word] + [f"Python {platform.python_version()}"])
+
+
+def processor() -> str:
+    """The processor's name as the system gives it; empty where it gives none."""
+    if sys.platform == "darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return " ".join(value.split())
+    return ""

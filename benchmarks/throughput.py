@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import argparse
 import functools
-import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.overhead import load_library
+from benchmarks.library import Library, folder_of
 from benchmarks.recordings import joined
-from benchmarks.server import Client, machine, serving
+from benchmarks.server import Client, machine, serving, turned
 from tests.conftest import clips, word_error_rate
 
 #: What is promised: the server does at least so much of what the library does alone.
@@ -48,18 +46,18 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         serving("--backend", "faster-whisper", "--model", options.model) as client,
-        Library(options.model) as library,
+        Library("faster-whisper-vad", folder_of(options.model, "faster-whisper")) as library,
     ):
         paths = [Path(folder) / f"{number}.wav" for number in range(options.recordings)]
         files = options.audio or [each.path for each in clips("en")]
         audio = sum(joined(files, path, options.seconds, seed=seed) for seed, path in enumerate(paths))
-        sides: dict[str, Callable[[], Done]] = {"library": lambda: library.work(paths)}
+        sides: dict[str, Callable[[], Done]] = {"library": lambda: alone(library, paths)}
         for callers in options.callers:
             sides[f"{callers} callers"] = functools.partial(work, client, paths, callers)
         texts = {name: side()[1] for name, side in tqdm(sides.items(), desc="warming up")}
         times: dict[str, list[float]] = {name: [] for name in sides}
         for round_ in tqdm(range(options.rounds)):
-            for name in _turned(list(sides), round_):
+            for name in turned(list(sides), round_):
                 time.sleep(options.pause)
                 seconds, texts[name] = sides[name]()
                 times[name].append(seconds)
@@ -90,41 +88,10 @@ def work(client: Client, paths: list[Path], callers: int) -> Done:
         return time.perf_counter() - started, texts
 
 
-class Library:
-    """The library in a process of its own, warm and idle until it is asked."""
-
-    def __init__(self, model: str) -> None:
-        self._pipe, theirs = multiprocessing.Pipe()
-        context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=_library, args=(model, theirs), daemon=True)
-
-    def __enter__(self) -> Library:
-        self._process.start()
-        self._pipe.recv()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pipe.send(None)
-        self._process.join()
-
-    def work(self, paths: list[Path]) -> Done:
-        self._pipe.send(paths)
-        done: Done = self._pipe.recv()
-        return done
-
-
-def _library(model: str, pipe: Connection) -> None:
-    call = load_library(model)
-    pipe.send(None)
-    while (paths := pipe.recv()) is not None:
-        started = time.perf_counter()
-        texts = [call(path) for path in paths]
-        pipe.send((time.perf_counter() - started, texts))
-
-
-def _turned(names: list[str], by: int) -> list[str]:
-    by %= len(names)
-    return names[by:] + names[:by]
+def alone(library: Library, paths: list[Path]) -> Done:
+    """All recordings, one after the other; the seconds are those of the library's process."""
+    answers = [library.transcribe(path, "en") for path in paths]
+    return sum(answer.seconds for answer in answers), [answer.text for answer in answers]
 
 
 if __name__ == "__main__":
