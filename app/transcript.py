@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 SAMPLE_RATE = 16_000
 #: What Whisper's encoder sees at once: 30 s.
 MAX_WINDOW = 30 * SAMPLE_RATE
+#: The longest window that is fitted: shorter ones take less time in all, longer ones had no fewer errors
+#: (docs/performance.md).
+MAX_FITTED = 15 * SAMPLE_RATE
 #: OpenAI's ladder: a window whose greedy text fails the guards is sampled again, warmer each time.
 TEMPERATURE_LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -71,6 +74,13 @@ class Window:
     speech: tuple[tuple[int, int], ...]
     encoded: int = MAX_WINDOW
     retry: bool = False
+
+    def behind(self, position: int) -> Window:
+        """What of the window lies behind ``position``, which is before its end."""
+        if position <= self.start:
+            return self
+        speech = tuple((max(start, position), end) for start, end in self.speech if end > position)
+        return replace(self, start=position, speech=speech)
 
     def fitted(self, margin: int) -> Window:
         """The window, to be encoded with ``margin`` samples of silence behind it, in whole seconds, so that windows

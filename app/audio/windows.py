@@ -3,10 +3,10 @@
 Pure and incremental: figures go in as they come (one for every ``FRAME`` samples), windows come out as soon as no later
 sound can change them. Inside, all positions are whole frames; only a finished ``Window`` is in samples.
 
-A window holds as many spans of speech as fit in 30 s. It ends
+A window holds as many spans of speech as fit in its longest length, 30 s or less. It ends
 * at a long pause, because silence costs an encoder as much as speech and tempts Whisper to invent words;
 * else at the longest pause in its last third, where the next span does not fit any more;
-* else, where somebody speaks for half a minute without a breath, at the quietest point there.
+* else, where somebody speaks all that time without a breath, at the quietest point there.
 """
 
 from __future__ import annotations
@@ -30,10 +30,6 @@ MIN_SPEECH, SURE = 3, 0.75
 PAD = 8
 #: Where a request sets the threshold, speech ends this much under it, as in Silero's own code; at the last at least.
 ENDS_UNDER, LOWEST_END = 0.15, 0.01
-#: The longest window in whole frames.
-MAX_FRAMES = MAX_WINDOW // FRAME
-#: Where a window's last third begins: a cut there loses little of the room.
-LATE = MAX_FRAMES * 2 // 3
 #: A pause of 3 s ends a window: an encoder that sees a clip and 3 s of padding breaks even there.
 LONG_PAUSE = 3 * SAMPLE_RATE // FRAME
 #: But not a window under 6 s, or a slow speaker's every phrase would be one, without context for the next.
@@ -57,11 +53,11 @@ class _Open:
 class WindowCutter:
     """Cuts one recording: ``feed`` it from the start, then ``finish`` it once.
 
-    The windows are in order, disjoint, within the recording, at most ``MAX_WINDOW`` long, and together their ``speech``
-    is all the speech there is; how the figures are divided among the calls makes no difference.
+    The windows are in order, disjoint, within the recording, at most ``longest`` samples long, and together their
+    ``speech`` is all the speech there is; how the figures are divided among the calls makes no difference.
     """
 
-    def __init__(self, vad: Vad | None = None) -> None:
+    def __init__(self, vad: Vad | None = None, longest: int = MAX_WINDOW) -> None:
         """``vad`` is a request's own: its padding is that in front of a window (at most 6 s), its silence ends a span
         (8 s at the latest, since such a pause ends any window).
         """
@@ -70,6 +66,9 @@ class WindowCutter:
             self._begins, self._ends = vad.threshold, max(vad.threshold - ENDS_UNDER, LOWEST_END)
             self._pad = max(0, min(_frames(vad.padding_s), MOST_PADDING))
             self._silence = max(1, min(_frames(vad.silence_s), VERY_LONG_PAUSE))
+        #: The longest window, and where its last third begins: a cut there loses little of the room.
+        self._longest = longest // FRAME
+        self._late = self._longest * 2 // 3
         self._now = 0
         self._open: _Open | None = None
         self._spans: list[tuple[int, int]] = []
@@ -120,7 +119,7 @@ class WindowCutter:
             return
         # Silence that has just begun may turn out to be the span's end: it does not count yet.
         end = self._now if span.quiet is None else span.quiet
-        while end + PAD - self._start() > MAX_FRAMES:
+        while end + PAD - self._start() > self._longest:
             if self._spans:
                 yield self._emit(self._best_cut(span.start), span.start)
             else:
@@ -139,7 +138,7 @@ class WindowCutter:
 
     def _best_cut(self, next_start: int) -> int:
         """How many spans to take: up to the longest pause in the last third, else all of them."""
-        late = self._start() + LATE
+        late = self._start() + self._late
         starts = [*(start for start, _ in self._spans[1:]), next_start]
         cuts = [
             (start - end, taken)
@@ -153,7 +152,7 @@ class WindowCutter:
         energies = span.energies
         offset = self._start() - span.start
         # Where silence went on for long before it turned out to be none, more was heard than a window holds.
-        places = range(offset + LATE, min(offset + MAX_FRAMES + 1, len(energies) - 1))
+        places = range(offset + self._late, min(offset + self._longest + 1, len(energies) - 1))
         quietest = min(places, key=lambda i: sum(energies[i - 1 : i + 2]))
         cut = span.start + quietest
         self._spans.append((span.start, cut))

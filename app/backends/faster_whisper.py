@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: More threads than this gain nothing at a batch of one and starve the rest of the machine.
+#: More threads than this gain nothing for one window and starve the rest of the machine.
 MAX_THREADS = 8
-#: Batches are shared by so many replicas of the model on a CPU; they have one set of weights.
+#: On a CPU so many replicas of the model, which have one set of weights, share the threads and a step's windows:
+#: threads that work on one window mostly wait for one another.
 REPLICAS = 2
 #: Punctuation that belongs to the word behind or before it (OpenAI's lists).
 PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001
@@ -51,14 +52,16 @@ class FasterWhisper(WhisperBackend):
             raise BackendUnavailable(f"faster-whisper is not installed. Install it with: {install}") from None
 
         device = _device(options.device, ctranslate2)
+        threads = options.threads or min(os.cpu_count() or 1, REPLICAS * MAX_THREADS)
+        self._replicas = min(threads, REPLICAS) if device == "cpu" else 1
         _check_folder(model_path)
         try:
             self._model = faster_whisper.WhisperModel(
                 model_path,
                 device=device,
                 compute_type=_precision(options.precision, device, ctranslate2),
-                cpu_threads=options.threads or _threads(),
-                num_workers=REPLICAS if device == "cpu" else 1,
+                cpu_threads=threads // self._replicas,
+                num_workers=self._replicas,
                 local_files_only=True,
             )
         except Exception as error:  # noqa: BLE001 - whatever the library raises over a broken folder
@@ -66,7 +69,6 @@ class FasterWhisper(WhisperBackend):
                 f"faster-whisper cannot load the model in {model_path} ({type(error).__name__})."
             ) from None
         ctranslate2.set_random_seed(0)
-        self._replicas = REPLICAS if device == "cpu" else 1
         self._pool = ThreadPoolExecutor(self._replicas)
         self._ctranslate2 = ctranslate2
         self._whisper = self._model.model
@@ -89,8 +91,7 @@ class FasterWhisper(WhisperBackend):
         return self._shared(encode, audio)
 
     def _shared(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """``function`` of each of ``items``, by all replicas; one item alone has all the processor's threads to itself
-        as it is, and needs no other thread."""
+        """``function`` of each of ``items``, by all replicas."""
         return [function(items[0])] if len(items) == 1 else list(self._pool.map(function, items))
 
     def _detect(self, features: Any) -> Mapping[str, float]:
@@ -233,10 +234,6 @@ def _precision(asked: str, device: str, ctranslate2: Any) -> str:
         return asked
     wanted = "float16" if device == "cuda" else "int8"
     return wanted if wanted in ctranslate2.get_supported_compute_types(device) else "default"
-
-
-def _threads() -> int:
-    return min(os.cpu_count() or 1, MAX_THREADS)
 
 
 def _check_folder(model_path: str) -> None:

@@ -15,7 +15,7 @@ import anyio
 
 from app.errors import DeadlineExceeded, UndecodableAudio, WorkerDied
 from app.metrics import Metrics
-from app.transcript import SAMPLE_RATE, Vad
+from app.transcript import MAX_WINDOW, SAMPLE_RATE, Vad
 from app.worker.messages import Decode, Decoded, DecodeMore, Limits
 from app.worker.process import ChildProcess
 
@@ -93,15 +93,18 @@ class Decoders:
         async with self._short:
             self._idle.append(await self._take())
 
-    async def decode(self, source: Path, pcm: Path, vad: Vad | None = None) -> AsyncGenerator[Decoded, None]:
-        """Decode ``source`` into ``pcm`` piece by piece; the last piece has ``done``.
+    async def decode(
+        self, source: Path, pcm: Path, vad: Vad | None = None, longest: int = MAX_WINDOW
+    ) -> AsyncGenerator[Decoded, None]:
+        """Decode ``source`` into ``pcm`` piece by piece, with windows of at most ``longest`` samples; the last piece
+        has ``done``.
 
         The file may be started over: once where it is long and the long turn is taken, and once where its child dies.
         The PCM is then written over with the same bytes, and the pieces count from zero and give the same windows
         again. Raises the decoder's errors; ``UndecodableAudio`` after the second death. Close the iterator
         (``aclosing``) to give the file up.
         """
-        request = Decode(str(source), str(pcm), self._limits, vad)
+        request = Decode(str(source), str(pcm), self._limits, vad, longest)
         last_try = False
         with _Turn() as turn:
             await turn.wait_for(self._short)

@@ -24,6 +24,7 @@ from app.engine.record import record
 from app.errors import DeadlineExceeded, JobCancelled, QueueFull, ShuttingDown, WhisperdError
 from app.log import event, request_id
 from app.metrics import Metrics
+from app.transcript import MAX_FITTED, MAX_WINDOW
 
 #: A model's folder -> samples of silence with which its windows are fitted, None where they stay whole.
 MarginOf = Callable[[str], int | None]
@@ -183,7 +184,9 @@ class Engine:
         started = time.monotonic()
         try:
             with scope:
-                async with aclosing(self._decoders.decode(job.source, job.pcm, job.work.options.vad)) as parts:
+                longest = MAX_WINDOW if job.progress.margin is None else MAX_FITTED
+                decoded = self._decoders.decode(job.source, job.pcm, job.work.options.vad, longest)
+                async with aclosing(decoded) as parts:
                     async for part in parts:
                         job.add(part)
                         self._check_audio(job)

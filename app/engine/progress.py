@@ -85,7 +85,8 @@ class Progress:
         self.samples, self.declared_s, self.decoded = max(self.samples, samples), declared_s, decoded
         for window in windows:
             if window.end > self._known_until:
-                self._push(window)
+                # In its earlier life a job may have had windows of another length: what they hold is done.
+                self._push(window.behind(self._known_until))
                 self._known_until = window.end
 
     def restore(self, steps: Iterable[StepResult]) -> None:

@@ -43,7 +43,7 @@ class Recording:
         self.done = False
         self._detector = detector
         self._detector.reset()
-        self._cutter = WindowCutter(request.vad)
+        self._cutter = WindowCutter(request.vad, request.longest)
         self._sound = Sound(request.source, request.limits.audio_s, request.limits.wall_s)
         try:
             self._blocks = _gather(self._sound.blocks(), LISTEN_SAMPLES)

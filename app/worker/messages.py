@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from app.backends.base import LoadOptions, Memory, ModelInfo, StepResult
-from app.transcript import Options, Vad, Window
+from app.transcript import MAX_WINDOW, Options, Vad, Window
 
 # --- to a worker ---
 
@@ -79,12 +79,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Open ``source`` and decode it into the PCM file ``pcm``. Answered by the first ``Decoded``."""
+    """Open ``source`` and decode it into the PCM file ``pcm``, with windows of at most ``longest`` samples. Answered by
+    the first ``Decoded``."""
 
     source: str
     pcm: str
     limits: Limits
     vad: Vad | None = None
+    longest: int = MAX_WINDOW
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class HeldDecoders:
     async def warm_up(self) -> None:
         pass
 
-    async def decode(self, source: Path, pcm: Path, vad: object) -> AsyncIterator[Decoded]:
+    async def decode(self, source: Path, pcm: Path, vad: object, longest: int) -> AsyncIterator[Decoded]:
         self.calls += 1
         first, *others = self.recordings[await anyio.Path(source).read_text()]
         await anyio.Path(pcm).write_bytes(bytes(2 * [first, *others][-1].samples))

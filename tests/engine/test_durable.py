@@ -56,7 +56,7 @@ class SpelledDecoders:
     async def warm_up(self) -> None:
         pass
 
-    async def decode(self, source: Path, pcm: Path, vad: object) -> AsyncIterator[Decoded]:
+    async def decode(self, source: Path, pcm: Path, vad: object, longest: int) -> AsyncIterator[Decoded]:
         upload = await anyio.Path(source).read_bytes()
         self.opened.append(upload)
         seconds = int(upload[:1])
