@@ -19,6 +19,9 @@ from app.transcript import MAX_WINDOW, SAMPLE_RATE, Segment, TokenLogprob, Windo
 COMPRESSION_RATIO_LIMIT = 2.4
 #: A mean log-probability under this is not to be trusted (OpenAI's figure).
 LOGPROB_LIMIT = -1.0
+#: A fitted window shorter than this is also not trusted where its mean log-probability is under that: of 68 clips of
+#: people, read by `base`, the few that came out worse fitted than whole were so (docs/performance.md).
+SHORT, UNSURE_LIMIT = 5 * SAMPLE_RATE, -0.5
 #: With a low log-probability, a no-speech probability over this means silence (OpenAI's figure).
 NO_SPEECH_LIMIT = 0.6
 #: Candidates drawn at a temperature above 0, of which the likeliest is kept (OpenAI's figure).
@@ -123,11 +126,12 @@ def needs_fallback(decoded: Attempt) -> bool:
     return decoded.avg_logprob < LOGPROB_LIMIT and not is_silence(decoded)
 
 
-def needs_whole(decoded: Attempt) -> bool:
+def needs_whole(decoded: Attempt, window: Window) -> bool:
     """Whether a fitted window must be encoded whole after all: its text fails a guard, the model says that nobody
-    speaks, which only a whole window is trusted for, or decoding went on until it was stopped.
+    speaks, which only a whole window is trusted for, decoding went on until it was stopped, or a short text is unsure.
     """
-    return needs_fallback(decoded) or decoded.avg_logprob < LOGPROB_LIMIT or len(decoded.tokens) >= MAX_DECODED
+    least = UNSURE_LIMIT if window.end - window.start < SHORT else LOGPROB_LIMIT
+    return needs_fallback(decoded) or decoded.avg_logprob < least or len(decoded.tokens) >= MAX_DECODED
 
 
 def best_of(attempts: Sequence[Attempt]) -> Attempt:

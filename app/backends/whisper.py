@@ -188,7 +188,8 @@ class WhisperBackend(Backend):
         if not fitted and (alone or len(temperatures) == 1):
             return rules.climb(decode, temperatures)
         first = decode(temperatures[0])
-        return None if (rules.needs_whole if fitted else rules.needs_fallback)(first) else first
+        again = rules.needs_whole(first, window) if fitted else rules.needs_fallback(first)
+        return None if again else first
 
     def _result(self, work: Pass, row: int, window: Window, decoded: Attempt | None, words: bool) -> WindowResult:
         if decoded is None:

@@ -212,3 +212,23 @@ def test_words_are_stripped_put_in_order_and_kept_inside_the_window():
     segment = rules.make_segment(here, attempt(), Piece(0, SECOND, (1,)), " a b c", timed)
     assert [(w.word, w.start, w.end) for w in segment.words] == [("a", 1.2, 1.5), ("b", 1.5, 1.5), ("c", 2.0, 3.0)]
     assert (segment.start, segment.end) == (1.2, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("figures", "seconds", "whole"),
+    [
+        ({}, 3, False),
+        ({"avg_logprob": -0.51}, 4.9, True),
+        ({"avg_logprob": -0.51}, 5, False),
+        ({"avg_logprob": -1.01}, 14, True),
+        ({"avg_logprob": -1.01, "no_speech_prob": 0.9}, 14, True),
+        ({"avg_logprob": float("nan")}, 14, True),
+        ({"text": "and so " * 40}, 14, True),
+        ({"tokens": tuple(range(224))}, 14, True),
+    ],
+)
+def test_a_fitted_window_is_encoded_whole_where_its_text_cannot_be_trusted(figures, seconds, whole):
+    attempt = rules.Attempt(
+        **{"tokens": (1, 2), "text": "Yes.", "avg_logprob": -0.2, "no_speech_prob": 0.0} | figures, temperature=0.0
+    )
+    assert rules.needs_whole(attempt, window(seconds, (0, seconds))) == whole
