@@ -209,7 +209,7 @@ class Catalog:
 
     def _cached_repositories(self) -> Iterator[str]:
         for folder in sorted(self.cache_dir.glob("models--*--*")):
-            repo = folder.name.removeprefix("models--").replace("--", "/", 1)
+            repo = _repository_in(folder)
             # Another backend's conversion of a catalog model is no model of its own.
             if canonical_name(repo) is None:
                 yield repo
@@ -236,6 +236,21 @@ def canonical_name(name: str) -> str | None:
         return known
     tables = (CHECKPOINTS, *REPOSITORIES.values())
     return next((key for table in tables for key, repo in table.items() if repo == name), None)
+
+
+def model_key(path: Path) -> str:
+    """What the model in a folder is called beyond this machine: the catalog's name or the hub's id; else the folder."""
+    if path == MICRO_FOLDER:
+        return MICRO
+    if path.parent.name == "snapshots":
+        repo = _repository_in(path.parent.parent)
+        return canonical_name(repo) or repo
+    return str(path.resolve())
+
+
+def _repository_in(folder: Path) -> str:
+    """The hub's id of the repository that a folder of the hub's cache holds."""
+    return folder.name.removeprefix("models--").replace("--", "/", 1)
 
 
 def _snapshots(cache_dir: Path, repo: str) -> Iterator[Path]:

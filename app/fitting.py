@@ -6,13 +6,11 @@ the time; that one does must have been measured before ``auto`` relies on it.
 
 from __future__ import annotations
 
-import json
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from app.catalog import MICRO, MICRO_FOLDER, canonical_name
+from app import json_file
+from app.catalog import MICRO, model_key
 from app.transcript import SAMPLE_RATE
 
 #: (backend, model) -> seconds of silence with which its words were measured to be no worse (docs/performance.md).
@@ -57,19 +55,17 @@ class Verdicts:
 
     def all(self) -> list[Verdict]:
         """None where there is no file, or one that another version wrote."""
+        found = json_file.read(self._file)
         try:
-            found: Any = json.loads(self._file.read_text("utf-8"))
             return [Verdict(**each) for each in found["verdicts"]] if found["schema"] == _SCHEMA else []
-        except (OSError, ValueError, TypeError, KeyError):
+        except (TypeError, KeyError):
             return []
 
     def store(self, verdict: Verdict) -> None:
         """Put it in the place of an older one. Raises OSError."""
         others = [each for each in self.all() if (each.backend, each.model) != (verdict.backend, verdict.model)]
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=self._file.parent, delete=False, encoding="utf-8") as draft:
-            json.dump({"schema": _SCHEMA, "verdicts": [asdict(each) for each in [*others, verdict]]}, draft, indent=1)
-        Path(draft.name).replace(self._file)
+        json_file.write(self._file, {"schema": _SCHEMA, "verdicts": [asdict(each) for each in [*others, verdict]]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +88,3 @@ class Fitting:
         if verdict is not None:
             return verdict.fit and verdict.margin_s <= self.margin_s
         return MEASURED.get((self.backend, model), float("inf")) <= self.margin_s
-
-
-def model_key(path: Path) -> str:
-    """What the model in a folder is called in verdicts: the catalog's name, the hub's id, or the folder itself."""
-    if path == MICRO_FOLDER:
-        return MICRO
-    if path.parent.name == "snapshots":
-        repo = path.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
-        return canonical_name(repo) or repo
-    return str(path.resolve())

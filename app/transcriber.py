@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from app.engine.build import catalog_of, engine_of, fitting_of
+from app.engine.build import catalog_of, engine_of
 from app.engine.engine import Engine, MarginOf
 from app.engine.job import Job, Work
 from app.errors import UndecodableAudio
@@ -33,7 +33,7 @@ class Transcriber:
 
     def __init__(self, settings: Settings | None = None, *, margin_of: MarginOf | None = None, **fields: Any) -> None:
         self._settings = settings or load_settings(**fields)
-        self._margin_of = margin_of or fitting_of(self._settings).margin
+        self._margin_of = margin_of
         self._catalog = catalog_of(self._settings)
         self._exit = contextlib.ExitStack()
 

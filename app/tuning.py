@@ -15,9 +15,10 @@ from pathlib import Path
 
 from rapidfuzz.distance import Levenshtein
 
+from app.catalog import model_key
 from app.engine.job import Job
 from app.errors import InvalidRequest, WhisperdError
-from app.fitting import Verdict, model_key
+from app.fitting import Verdict
 from app.settings import Settings
 from app.transcriber import Transcriber
 from app.transcript import SAMPLE_RATE, Options
@@ -83,6 +84,11 @@ class Comparison:
         return self.whole_s / self.fitted_s if self.fitted_s else 1.0
 
     @property
+    def more_errors(self) -> int:
+        """Errors that the fitted windows made more than the whole ones; negative where they made fewer."""
+        return self.fitted_errors - self.whole_errors
+
+    @property
     def enough(self) -> bool:
         return max(self.words, self.referenced) >= LEAST_WORDS
 
@@ -92,7 +98,7 @@ class Comparison:
         worse, give or take two standard deviations."""
         if self.referenced:
             allowed = max(TOLERANCE * self.referenced, 2 * sqrt(self.differing))
-            return self.fitted_errors - self.whole_errors <= allowed
+            return self.more_errors <= allowed
         return self.differing <= MAY_DIFFER * self.words and abs(self.lost) <= MAY_BE_LOST * self.words
 
     @property
@@ -140,7 +146,7 @@ def verdict_of(comparison: Comparison, settings: Settings, model_path: Path) -> 
         margin_s=settings.fit_margin_s,
         fit=comparison.fit,
         words=comparison.referenced or comparison.words,
-        differing=comparison.fitted_errors - comparison.whole_errors if comparison.referenced else comparison.differing,
+        differing=comparison.more_errors if comparison.referenced else comparison.differing,
         windows=comparison.windows,
         reruns=comparison.reruns,
         gain=round(comparison.gain, 2),

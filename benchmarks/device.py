@@ -26,11 +26,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
 
 from app.backends.base import LoadOptions
 from app.transcript import SAMPLE_RATE, Window
 from benchmarks import scripted
 from benchmarks.device_sides import PADDING_S, Library, Ours, Spent, alone, plain_windows, spoken_windows
+from benchmarks.library import folder_of
 from benchmarks.server import machine
 
 Pcm = NDArray[np.int16]
@@ -149,7 +151,7 @@ class Bench:
                 sums["clips"][0] += 1
                 sums["words"][0] += len(said)
                 for name, text, again in zip(names, texts, turned_down, strict=True):
-                    sums[name][0] += word_errors(said, _plain(text))
+                    sums[name][0] += Levenshtein.distance(said, _plain(text))
                     sums[name][1] += again
         header = f"{'word errors':>12} {'clips':>6} {'words':>6} {'library':>8} {'30 s':>6} {'fit':>6}"
         print(f"\n{header}  greedy texts turned down")
@@ -195,16 +197,6 @@ def _check(name: str, text: str, script: str) -> None:
         raise SystemExit(f"{name} did not decode the script {script!r} but {' '.join(heard)!r}")
 
 
-def word_errors(said: Sequence[str], heard: Sequence[str]) -> int:
-    """Words to replace, leave out or put in until ``heard`` is ``said``."""
-    costs = list(range(len(heard) + 1))
-    for i, word in enumerate(said, 1):
-        before, costs[0] = costs[0], i
-        for j, other in enumerate(heard, 1):
-            before, costs[j] = costs[j], min(before + (word != other), costs[j] + 1, costs[j - 1] + 1)
-    return costs[-1]
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -237,11 +229,7 @@ def _model(name: str, folder: Path) -> Path:
         return folder
     if (Path(name) / "weights.safetensors").is_file():
         return Path(name)
-    from app import convert
-    from app.catalog import MICRO_FOLDER
-    from app.settings import load_settings
-
-    return convert.ensure(MICRO_FOLDER if name == "micro" else Path(name), "mlx", load_settings().cache_dir)
+    return folder_of(name, "mlx-whisper")
 
 
 def _device() -> str:

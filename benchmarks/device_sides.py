@@ -14,6 +14,7 @@ from app.backends.tokens import prompt_tokens
 from app.backends.whisper import Pass
 from app.transcript import MAX_WINDOW, SAMPLE_RATE, Options, Segment, Window, join_text
 from benchmarks import scripted
+from benchmarks.library import on_samples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,23 +89,10 @@ class Library:
     """``mlx_whisper.transcribe`` on the weights that ``ours`` has loaded from ``folder``."""
 
     def __init__(self, ours: Ours, folder: Path, half: bool) -> None:
-        from mlx_whisper.transcribe import ModelHolder
-
-        self._folder, self._half = str(folder), half
-        ModelHolder.model, ModelHolder.model_path = ours._model, self._folder
+        self._call = on_samples(ours._model, str(folder), half=half)
 
     def text(self, pcm: NDArray[np.int16]) -> str:
-        import mlx_whisper
-        import numpy as np
-
-        result = mlx_whisper.transcribe(
-            pcm.astype(np.float32) / np.float32(32768),
-            path_or_hf_repo=self._folder,
-            language=OPTIONS.language,
-            condition_on_previous_text=False,
-            fp16=self._half,
-        )
-        return str(result["text"]).strip()
+        return self._call(pcm, OPTIONS.language).strip()
 
 
 def alone(pcm: NDArray[np.int16], padding_s: float | None) -> Window:

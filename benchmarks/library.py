@@ -20,7 +20,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: A file's path and the code of its language, or None to detect it; returns the text.
 Call = Callable[[str, str | None], str]
@@ -90,26 +94,32 @@ def _calling(model: Any, **how: Any) -> Call:
 def mlx_whisper(folder: str, beam_size: int) -> Call:
     """Loaded as whisperd loads it, greedy, with the library's own temperature ladder; no previous text is fed back."""
     assert beam_size == 1, "mlx-whisper has no beams"
-    import av
     import mlx.core as mx
+
+    from benchmarks.recordings import samples
+
+    model = _loaded("mlx-whisper", folder)
+    call = on_samples(model, folder, half=mx.default_device() != mx.Device(mx.cpu))
+    # Its own loader of files needs an ffmpeg binary.
+    return lambda path, language: call(samples(Path(path)), language)
+
+
+def on_samples(model: Any, folder: str, *, half: bool) -> Callable[[NDArray[np.int16], str | None], str]:
+    """``mlx_whisper.transcribe`` with a loaded ``model`` of ``folder``, in float16 if ``half``, on 16 kHz samples."""
     import mlx_whisper
     import numpy as np
     from mlx_whisper.transcribe import ModelHolder
 
-    # Its own loader of files needs an ffmpeg binary; its own holder of models is filled with the one that is loaded.
-    ModelHolder.model, ModelHolder.model_path = _loaded("mlx-whisper", folder), folder
+    # Its own holder of models is filled with the one that is loaded.
+    ModelHolder.model, ModelHolder.model_path = model, folder
 
-    def call(path: str, language: str | None) -> str:
-        with av.open(path) as container:
-            resampler = av.AudioResampler("s16", "mono", 16_000)
-            parts = [part.to_ndarray()[0] for frame in container.decode(audio=0) for part in resampler.resample(frame)]
-        audio = np.concatenate(parts).astype(np.float32) / 32768
+    def call(sound: NDArray[np.int16], language: str | None) -> str:
         result = mlx_whisper.transcribe(
-            audio,
+            sound.astype(np.float32) / np.float32(32768),
             path_or_hf_repo=folder,
             language=language,
             condition_on_previous_text=False,
-            fp16=mx.default_device() != mx.Device(mx.cpu),
+            fp16=half,
         )
         return str(result["text"])
 

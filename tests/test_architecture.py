@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 #: A module imports from rows below its own, and sideways only inside its package.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("app", "app.errors"),
-    ("app.languages", "app.transcript"),
+    ("app.json_file", "app.languages", "app.transcript"),
     ("app.backends", "app.backends.base", "app.backends.rules"),
     (
         "app.audio.*",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.catalog import MICRO_FOLDER
-from app.fitting import Fitting, Verdict, Verdicts, model_key
+from app.catalog import MICRO_FOLDER, model_key
+from app.fitting import Fitting, Verdict, Verdicts
 from app.transcript import MAX_WINDOW, SAMPLE_RATE, Window
 
 BASE = "/cache/models--openai--whisper-base/snapshots/abc"

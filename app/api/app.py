@@ -16,7 +16,7 @@ from app.api.auth import OPEN_PATHS, KeyMiddleware
 from app.api.paths import PathMiddleware
 from app.api.responses import DOCUMENTED
 from app.api.service import Service
-from app.engine.build import catalog_of, durable_jobs_of, engine_of, fitting_of
+from app.engine.build import catalog_of, durable_jobs_of, engine_of
 from app.engine.durable import DurableJobs
 from app.engine.engine import Engine
 from app.engine.job_database import StoreBusy, StoreUnusable
@@ -33,10 +33,7 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         catalog = catalog_of(settings)
-        async with (
-            engine_of(settings, catalog, fitting_of(settings).margin) as engine,
-            _jobs_of(settings, engine) as jobs,
-        ):
+        async with engine_of(settings, catalog) as engine, _jobs_of(settings, engine) as jobs:
             app.state.service = Service(settings, engine, catalog, jobs)
             yield
 

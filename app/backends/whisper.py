@@ -44,13 +44,15 @@ MAX_FRAMES = MAX_WINDOW // rules.SAMPLES_PER_FRAME
 @dataclass(frozen=True, slots=True)
 class Pass:
     """One step's common ground: the library's encoded ``features`` (a row for each window), its ``tokenizer`` for the
-    language and task, the decoder's ``prompt`` tokens, the ``beam_size`` asked for, and whether ``logprobs`` are."""
+    language and task, the decoder's ``prompt`` tokens, the ``beam_size`` asked for, whether ``logprobs`` are, and
+    whether the windows are ``fitted``."""
 
     features: Any
     tokenizer: Any
     prompt: tuple[int, ...]
     beam_size: int = 1
     logprobs: bool = False
+    fitted: bool = False
 
 
 class WhisperBackend(Backend):
@@ -119,15 +121,16 @@ class WhisperBackend(Backend):
     def _step(self, pcm: NDArray[np.int16], windows: Sequence[Window], options: Options) -> StepResult:
         if options.task == "translate" and not self._multilingual:
             raise InvalidRequest("This model cannot translate: it knows English only.", param="model")
-        features = self._encode([samples(pcm, window) for window in windows], encoded_frames(windows))
+        sound, frames = [samples(pcm, window) for window in windows], encoded_frames(windows)
+        features = self._encode(sound, frames)
         language, sure = self._language(features, options)
-        if not sure and encoded_frames(windows) < MAX_FRAMES:
-            windows = [replace(window, encoded=MAX_WINDOW) for window in windows]
-            features = self._encode([samples(pcm, window) for window in windows], MAX_FRAMES)
+        if not sure and frames < MAX_FRAMES:
+            windows, frames = [replace(window, encoded=MAX_WINDOW) for window in windows], MAX_FRAMES
+            features = self._encode(sound, frames)
             language, _ = self._language(features, options)
         tokenizer = self._tokenizer(language, options.task)
         prompt = prompt_tokens(tokenizer, options.prompt)
-        work = Pass(features, tokenizer, prompt, options.beam_size, options.logprobs)
+        work = Pass(features, tokenizer, prompt, options.beam_size, options.logprobs, fitted=frames < MAX_FRAMES)
         decoded = self._decode(work, windows, options.temperatures)
         used = [attempt for attempt in decoded if attempt]
         return StepResult(
@@ -165,9 +168,8 @@ class WhisperBackend(Backend):
     def _decode(self, work: Pass, windows: Sequence[Window], temperatures: Sequence[float]) -> list[Attempt | None]:
         """An attempt for each window; None for one that must come back alone."""
         greedy = self._greedy(work) if temperatures[0] == 0 else []
-        fitted = encoded_frames(windows) < MAX_FRAMES
         return [
-            self._climb(work, row, window, greedy, temperatures, len(windows) == 1, fitted)
+            self._climb(work, row, window, greedy, temperatures, len(windows) == 1)
             for row, window in enumerate(windows)
         ]
 
@@ -179,16 +181,15 @@ class WhisperBackend(Backend):
         greedy: Sequence[Attempt],
         temperatures: Sequence[float],
         alone: bool,
-        fitted: bool,
     ) -> Attempt | None:
         def decode(temperature: float) -> Attempt:
             return greedy[row] if temperature == 0 else self._sample(work, row, temperature)
 
         self._seed(window.start)
-        if not fitted and (alone or len(temperatures) == 1):
+        if not work.fitted and (alone or len(temperatures) == 1):
             return rules.climb(decode, temperatures)
         first = decode(temperatures[0])
-        again = rules.needs_whole(first, window) if fitted else rules.needs_fallback(first)
+        again = rules.needs_whole(first, window) if work.fitted else rules.needs_fallback(first)
         return None if again else first
 
     def _result(self, work: Pass, row: int, window: Window, decoded: Attempt | None, words: bool) -> WindowResult:

@@ -67,7 +67,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _sentence(found: Comparison, verdict: Verdict, model: str) -> str:
-    more = found.fitted_errors - found.whole_errors
     errors = f"; {found.fitted_errors} errors instead of {found.whole_errors}" if found.referenced else ""
     said = (
         f"{model} on {verdict.backend} with {verdict.margin_s:g} s of silence behind each window: "
@@ -78,7 +77,7 @@ def _sentence(found: Comparison, verdict: Verdict, model: str) -> str:
         return f"{said}\nIts windows can be fitted."
     if found.no_worse:
         return f"{said}\nThat gains too little: its windows stay whole."
-    worse = f"{more} errors more" if found.referenced else "too many words that differ"
+    worse = f"{found.more_errors} errors more" if found.referenced else "too many words that differ"
     return f"{said}\nThat is {worse}: its windows stay whole."
 
 

@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import importlib
 import importlib.metadata
-import json
 import os
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app import json_file
 from app.errors import InvalidRequest, StorageFull
 
 #: Raised whenever a writer writes something else than before: converted models in the cache are then made anew.
@@ -43,7 +43,7 @@ def _is_huggingface(path: Path) -> bool:
         return False
     if (path / "model.safetensors").is_file():
         return True
-    shards = _json(path / "model.safetensors.index.json").get("weight_map")
+    shards = json_file.read(path / "model.safetensors.index.json").get("weight_map")
     return isinstance(shards, dict) and all((path / str(name)).is_file() for name in set(shards.values()))
 
 
@@ -194,7 +194,7 @@ def _digest(source: Path, cache: Path) -> str:
     files = sorted({file for pattern in _SOURCE_FILES for file in source.glob(pattern) if file.is_file()})
     state = [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns, stat.st_ctime_ns] for file in files]
     memory = cache / "digests" / f"{hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:16]}.json"
-    known = _json(memory)
+    known = json_file.read(memory)
     if known.get("schema") == 1 and known.get("files") == state:
         return str(known["digest"])
     digest = hashlib.sha256()
@@ -204,23 +204,12 @@ def _digest(source: Path, cache: Path) -> str:
             while chunk := handle.read(1 << 20):
                 digest.update(chunk)
     with _storage(memory):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as draft:
-            json.dump({"schema": 1, "files": state, "digest": digest.hexdigest()}, draft)
-        Path(draft.name).replace(memory)
+        json_file.write(memory, {"schema": 1, "files": state, "digest": digest.hexdigest()})
     return digest.hexdigest()
 
 
 def _config(path: Path) -> dict[str, Any]:
-    return _json(path / "config.json")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
+    return json_file.read(path / "config.json")
 
 
 def _head(path: Path, length: int) -> bytes:

@@ -26,14 +26,13 @@ def catalog_of(settings: Settings) -> Catalog:
     return Catalog(settings.backend, settings.hub_dir, settings.default_model, settings.models)
 
 
-def fitting_of(settings: Settings) -> Fitting:
-    """Which models' windows are fitted."""
-    return Fitting(settings.encoder_window, settings.fit_margin_s, settings.backend, Verdicts(settings.state_dir))
-
-
 @contextlib.asynccontextmanager
-async def engine_of(settings: Settings, catalog: Catalog, margin_of: MarginOf) -> AsyncIterator[Engine]:
-    """A running engine with the default model loading. Raises ``UnknownModel`` where that is not on this machine."""
+async def engine_of(settings: Settings, catalog: Catalog, margin_of: MarginOf | None = None) -> AsyncIterator[Engine]:
+    """A running engine with the default model loading; ``margin_of`` overrides how the settings fit windows.
+
+    Raises ``UnknownModel`` where the default model is not on this machine.
+    """
+    fitting = Fitting(settings.encoder_window, settings.fit_margin_s, settings.backend, Verdicts(settings.state_dir))
     default = catalog.resolve("")
     spool = Spool(settings.state_dir / "spool")
     metrics = Metrics()
@@ -61,7 +60,7 @@ async def engine_of(settings: Settings, catalog: Catalog, margin_of: MarginOf) -
         device,
         Decoders(spool.empty, Limits(audio_s=settings.max_audio_s), metrics),
         metrics,
-        margin_of=margin_of,
+        margin_of=margin_of or fitting.margin,
         job_timeout_s=settings.job_timeout_s,
         keep_s=settings.retry_keep_s,
     )

@@ -27,7 +27,7 @@ class Pace:
         self.real_time_factor: float | None = None
 
     def warmed_up(self, seconds: float) -> None:
-        """Take the time of the model's warm-up, a whole window of noise, for a window's while none is measured."""
+        """Take the time of the model's warm-up, a short window of noise, for a window's while none is measured."""
         self._warm_up_seconds = seconds
 
     def measured(self, encoded_seconds: float, audio_seconds: float, seconds: float) -> None:
