@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 #: Whisper's own sampling rate; the decoder resamples everything to it.
 SAMPLE_RATE = 16_000
@@ -16,6 +17,9 @@ MAX_WINDOW = 30 * SAMPLE_RATE
 #: The longest window that is fitted: shorter ones take less time in all, longer ones had no fewer errors
 #: (docs/performance.md).
 MAX_FITTED = 15 * SAMPLE_RATE
+#: Of a pause longer than the first, half the second is kept at either end: silence costs an encoder as much as speech,
+#: and tempts Whisper to invent words.
+LONG_PAUSE, KEPT_PAUSE = 2 * SAMPLE_RATE, SAMPLE_RATE
 #: OpenAI's ladder: a window whose greedy text fails the guards is sampled again, warmer each time.
 TEMPERATURE_LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -61,10 +65,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A piece of the recording, ``[start, end)`` in samples, at most ``MAX_WINDOW`` long.
+    """A piece of the recording, ``[start, end)`` in samples, of which at most ``MAX_WINDOW`` are ``sound``.
 
     ``speech`` are the spans (samples of the recording) in which speech was found, inside the window, in order.
-    ``encoded`` is the length in samples that the encoder sees (the window padded with silence), at most
+    ``encoded`` is the length in samples that the encoder sees (the sound padded with silence), at most
     ``MAX_WINDOW``, for which Whisper was trained; a shorter one is *fitted*. ``retry`` marks a window whose greedy text
     failed the guards: it goes through the temperature ladder alone, encoded whole.
     """
@@ -74,6 +78,21 @@ class Window:
     speech: tuple[tuple[int, int], ...]
     encoded: int = MAX_WINDOW
     retry: bool = False
+
+    @property
+    def takes(self) -> tuple[tuple[int, int], ...]:
+        """What the model hears of the window, joined: all but the middle of each long pause, as spans of samples."""
+        takes, begin = [], self.start
+        for (_, pause), (speech, _) in pairwise(self.speech):
+            if speech - pause > LONG_PAUSE:
+                takes.append((begin, pause + KEPT_PAUSE // 2))
+                begin = speech - KEPT_PAUSE // 2
+        return (*takes, (begin, self.end))
+
+    @property
+    def sound(self) -> int:
+        """Samples that the model hears."""
+        return sum(end - begin for begin, end in self.takes)
 
     def behind(self, position: int) -> Window:
         """What of the window lies behind ``position``, which is before its end."""
@@ -85,7 +104,7 @@ class Window:
     def fitted(self, margin: int) -> Window:
         """The window, to be encoded with ``margin`` samples of silence behind it, in whole seconds, so that windows
         meet others of their length."""
-        seconds = -(-(self.end - self.start + margin) // SAMPLE_RATE)
+        seconds = -(-(self.sound + margin) // SAMPLE_RATE)
         return replace(self, encoded=min(seconds * SAMPLE_RATE, MAX_WINDOW))
 
 

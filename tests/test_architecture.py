@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 ROWS: tuple[tuple[str, ...], ...] = (
     ("app", "app.errors"),
     ("app.json_file", "app.languages", "app.transcript"),
-    ("app.backends", "app.backends.base", "app.backends.rules"),
+    ("app.backends", "app.backends.base", "app.backends.rules", "app.backends.takes"),
     (
         "app.audio.*",
         "app.convert.*",
@@ -71,7 +71,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(MODEL_LIBRARIES, ("app.backends.*", "app.convert.*")),
 }
 #: The contract of the backends, which is not one of them.
-NOT_A_BACKEND = {"app.backends", "app.backends.base", "app.backends.rules"}
+NOT_A_BACKEND = {"app.backends", "app.backends.base", "app.backends.rules", "app.backends.takes"}
 
 #: settings reads the environment; process hands it on to the children it starts.
 MAY_READ_ENVIRONMENT = {"app.settings", "app.worker.process"}

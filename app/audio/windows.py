@@ -3,9 +3,10 @@
 Pure and incremental: figures go in as they come (one for every ``FRAME`` samples), windows come out as soon as no later
 sound can change them. Inside, all positions are whole frames; only a finished ``Window`` is in samples.
 
-A window holds as many spans of speech as fit in its longest length, 30 s or less. It ends
-* at a long pause, because silence costs an encoder as much as speech and tempts Whisper to invent words;
-* else at the longest pause in its last third, where the next span does not fit any more;
+A window holds as many spans of speech as fit in its longest length, 30 s of sound or less: the middle of a long pause
+between them is not heard (``Window.takes``). It ends
+* at the first long pause in its last third;
+* else at the longest pause there, where the next span does not fit any more;
 * else, where somebody speaks all that time without a breath, at the quietest point there.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from app.transcript import MAX_WINDOW, SAMPLE_RATE, Vad, Window
+from app.transcript import KEPT_PAUSE, LONG_PAUSE, MAX_WINDOW, SAMPLE_RATE, Vad, Window
 
 #: Samples of one figure: 32 ms, the only size that Silero takes at 16 kHz.
 FRAME = 512
@@ -30,12 +31,8 @@ MIN_SPEECH, SURE = 3, 0.75
 PAD = 8
 #: Where a request sets the threshold, speech ends this much under it, as in Silero's own code; at the last at least.
 ENDS_UNDER, LOWEST_END = 0.15, 0.01
-#: A pause of 3 s ends a window: an encoder that sees a clip and 3 s of padding breaks even there.
-LONG_PAUSE = 3 * SAMPLE_RATE // FRAME
-#: But not a window under 6 s, or a slow speaker's every phrase would be one, without context for the next.
-ENOUGH = 6 * SAMPLE_RATE // FRAME
-#: A pause of 8 s ends any window, so that a lone word is not kept waiting and the silence is never encoded.
-VERY_LONG_PAUSE = 8 * SAMPLE_RATE // FRAME
+#: A request may ask for a silence of 8 s at most to end a span: it is heard with the span.
+LONGEST_SILENCE = 8 * SAMPLE_RATE // FRAME
 #: More than 6 s before speech would push speech out of the window.
 MOST_PADDING = 6 * SAMPLE_RATE // FRAME
 
@@ -53,20 +50,20 @@ class _Open:
 class WindowCutter:
     """Cuts one recording: ``feed`` it from the start, then ``finish`` it once.
 
-    The windows are in order, disjoint, within the recording, at most ``longest`` samples long, and together their
+    The windows are in order, disjoint, within the recording, at most ``longest`` samples of sound, and together their
     ``speech`` is all the speech there is; how the figures are divided among the calls makes no difference.
     """
 
     def __init__(self, vad: Vad | None = None, longest: int = MAX_WINDOW) -> None:
         """``vad`` is a request's own: its padding is that in front of a window (at most 6 s), its silence ends a span
-        (8 s at the latest, since such a pause ends any window).
+        (8 s at the latest).
         """
         self._begins, self._ends, self._pad, self._silence = BEGINS, ENDS, PAD, MIN_SILENCE
         if vad is not None:
             self._begins, self._ends = vad.threshold, max(vad.threshold - ENDS_UNDER, LOWEST_END)
             self._pad = max(0, min(_frames(vad.padding_s), MOST_PADDING))
-            self._silence = max(1, min(_frames(vad.silence_s), VERY_LONG_PAUSE))
-        #: The longest window, and where its last third begins: a cut there loses little of the room.
+            self._silence = max(1, min(_frames(vad.silence_s), LONGEST_SILENCE))
+        #: The longest window (frames of sound), and where its last third begins: a cut there loses little of the room.
         self._longest = longest // FRAME
         self._late = self._longest * 2 // 3
         self._now = 0
@@ -119,7 +116,7 @@ class WindowCutter:
             return
         # Silence that has just begun may turn out to be the span's end: it does not count yet.
         end = self._now if span.quiet is None else span.quiet
-        while end + PAD - self._start() > self._longest:
+        while self._sound(end) + PAD > self._longest:
             if self._spans:
                 yield self._emit(self._best_cut(span.start), span.start)
             else:
@@ -128,8 +125,16 @@ class WindowCutter:
     def _is_over(self) -> bool:
         """Whether the pause that is on ends the window."""
         spoken_until = self._spans[-1][1]
-        pause = self._now - spoken_until
-        return pause >= VERY_LONG_PAUSE or (pause >= LONG_PAUSE and spoken_until - self._start() >= ENOUGH)
+        return (self._now - spoken_until) * FRAME > LONG_PAUSE and self._sound(spoken_until) >= self._late
+
+    def _sound(self, end: int) -> int:
+        """Frames that are heard of the window in hand up to ``end``, or one more for each long pause."""
+        length = end - self._start()
+        if length + PAD <= self._late:  # far from any decision
+            return length
+        starts = [start for start, _ in self._spans] + ([self._open.start] if self._open else [])
+        pauses = [start - until for (_, until), start in zip(self._spans, starts[1:], strict=False) if start < end]
+        return length - sum((pause * FRAME - KEPT_PAUSE) // FRAME for pause in pauses if pause * FRAME > LONG_PAUSE)
 
     def _start(self) -> int:
         """Where the window in hand begins: a little before its first span."""
@@ -138,12 +143,11 @@ class WindowCutter:
 
     def _best_cut(self, next_start: int) -> int:
         """How many spans to take: up to the longest pause in the last third, else all of them."""
-        late = self._start() + self._late
         starts = [*(start for start, _ in self._spans[1:]), next_start]
         cuts = [
             (start - end, taken)
             for taken, ((_, end), start) in enumerate(zip(self._spans, starts, strict=True), 1)
-            if end >= late
+            if self._sound(end) >= self._late
         ]
         return max(cuts)[1] if cuts else len(self._spans)
 

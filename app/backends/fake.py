@@ -98,7 +98,7 @@ class Fake(Backend):
         if any(window.end > len(pcm) for window in windows):
             raise InferenceFailed("The recording is shorter than the window asked for.")
         language = self._language(options)
-        audio = sum(window.end - window.start for window in windows) / SAMPLE_RATE
+        audio = sum(window.sound for window in windows) / SAMPLE_RATE
         time.sleep(
             float(self._script.get("seconds_per_step", 0)) + audio * float(self._script.get("seconds_per_audio", 0))
         )
@@ -137,7 +137,7 @@ class Fake(Backend):
         decoded = rules.climb(
             lambda temperature: Attempt(tokens, text.strip(), figure, 0.0, temperature), options.temperatures[:1]
         )
-        length = window.end - window.start
+        length = window.sound
         heard = min(length, int(self._script.get("max_audio", length)))
         rest = rules.remainder(window, heard) if heard < length else None
         piece = Piece(0, heard if rest else length, decoded.tokens)

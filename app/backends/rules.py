@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from app.backends import takes
 from app.errors import InferenceFailed
 from app.transcript import MAX_WINDOW, SAMPLE_RATE, Segment, TokenLogprob, Window, Word
 
@@ -73,7 +74,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of tokens between timestamps; ``start`` and ``end`` in samples from the window's start.
+    """A stretch of tokens between timestamps; ``start`` and ``end`` in samples of the window's sound.
 
     ``closed`` is False for text behind the last pair of timestamps, which a remainder decodes again. ``first`` is
     where ``tokens`` begin among the window's.
@@ -88,7 +89,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class TimedWord:
-    """A word as an alignment gave it; ``start`` and ``end`` in seconds from the window's start."""
+    """A word as an alignment gave it; ``start`` and ``end`` in seconds of the window's sound."""
 
     word: str
     start: float
@@ -100,7 +101,7 @@ class TimedWord:
 class TimedPiece:
     """What an alignment says of a piece: its words, and its ``start`` and ``end`` moved to them.
 
-    In seconds from the window's start.
+    In seconds of the window's sound.
     """
 
     start: float
@@ -130,7 +131,7 @@ def needs_whole(decoded: Attempt, window: Window) -> bool:
     """Whether a fitted window must be encoded whole after all: its text fails a guard, the model says that nobody
     speaks, which only a whole window is trusted for, decoding went on until it was stopped, or a short text is unsure.
     """
-    least = UNSURE_LIMIT if window.end - window.start < SHORT else LOGPROB_LIMIT
+    least = UNSURE_LIMIT if window.sound < SHORT else LOGPROB_LIMIT
     return needs_fallback(decoded) or decoded.avg_logprob < least or len(decoded.tokens) >= MAX_DECODED
 
 
@@ -199,10 +200,10 @@ def _parts(tokens: Sequence[int], timestamp_begin: int) -> Iterable[tuple[int, .
 
 
 def remainder(window: Window, heard: int) -> Window | None:
-    """The part of ``window`` behind ``heard`` (samples from its start) that goes back; None where no speech is left."""
+    """The part of ``window`` behind ``heard`` (samples of its sound) that goes back; None where no speech is left."""
     if heard < MIN_PROGRESS:
         return None
-    position = window.start + heard
+    position = takes.position(window, heard)
     unheard = sum(max(0, end - max(start, position + EARLY)) for start, end in window.speech)
     if unheard < MIN_REMAINDER:
         return None
@@ -214,7 +215,7 @@ def remainder(window: Window, heard: int) -> Window | None:
 
 def read(window: Window, tokens: Sequence[int], timestamp_begin: int) -> tuple[list[Piece], Window | None]:
     """A window's pieces, and the remainder that goes back, which takes over an unfinished last piece."""
-    pieces, heard = split_pieces(tokens, timestamp_begin, window.end - window.start)
+    pieces, heard = split_pieces(tokens, timestamp_begin, window.sound)
     rest = remainder(window, heard)
     return [piece for piece in pieces if piece.closed or rest is None], rest
 
@@ -229,8 +230,8 @@ def make_segment(
 ) -> Segment:
     """A piece as a segment: seconds of the recording, in whole milliseconds and inside the window."""
     words = _words(window, timed.words) if timed else ()
-    start = _seconds(window, timed.start if timed else piece.start / SAMPLE_RATE)
-    end = _seconds(window, timed.end if timed else piece.end / SAMPLE_RATE)
+    begin, until = (_samples(timed.start), _samples(timed.end)) if timed else (piece.start, piece.end)
+    start, end = _seconds(window, takes.place(window, begin, until))
     if words:
         start, end = min(start, words[0].start), max(end, words[-1].end)
     return Segment(
@@ -254,12 +255,18 @@ def _words(window: Window, timed: Sequence[TimedWord]) -> tuple[Word, ...]:
     for word in timed:
         text = word.word.strip()
         if text:
-            start = max(_seconds(window, word.start), words[-1].end if words else 0.0)
-            words.append(Word(text, start, max(start, _seconds(window, word.end)), float(word.probability)))
+            placed = takes.place_word(window, _samples(word.start), _samples(word.end))
+            start, end = (max(second, words[-1].end if words else 0.0) for second in _seconds(window, placed))
+            words.append(Word(text, start, max(start, end), float(word.probability)))
     return tuple(words)
 
 
-def _seconds(window: Window, offset: float) -> float:
-    """``offset`` seconds from the window's start as seconds of the recording, inside the window."""
+def _samples(seconds: float) -> int:
+    return round(seconds * SAMPLE_RATE)
+
+
+def _seconds(window: Window, span: tuple[int, int]) -> tuple[float, float]:
+    """Samples of the recording as seconds, in whole milliseconds and inside the window."""
     first, last = -(-window.start * 1000 // SAMPLE_RATE), window.end * 1000 // SAMPLE_RATE
-    return max(first, min(last, round((window.start / SAMPLE_RATE + offset) * 1000))) / 1000
+    start, end = (max(first, min(last, round(sample * 1000 / SAMPLE_RATE))) / 1000 for sample in span)
+    return start, end

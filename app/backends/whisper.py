@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from app.backends import rules
+from app.backends import rules, takes
 from app.backends.base import Backend, StepResult, WindowResult
 from app.backends.rules import Attempt, Piece, TimedPiece, TimedWord
 from app.backends.tokens import prompt_tokens, spell, text_of
@@ -96,8 +96,8 @@ class WhisperBackend(Backend):
     def _add_words(self, work: Pass, row: int, segments: list[dict[str, Any]], frames: int) -> None:
         """The library's ``add_word_timestamps`` on one row.
 
-        Gives each of ``segments`` (``seek`` 0, seconds from the window's start) its ``words`` and moves its ``start``
-        and ``end`` to them. ``frames`` is the window's own length.
+        Gives each of ``segments`` (``seek`` 0, seconds of the window's sound) its ``words`` and moves its ``start``
+        and ``end`` to them. ``frames`` is the sound's own length.
         """
 
     # What is the same for all.
@@ -121,7 +121,7 @@ class WhisperBackend(Backend):
     def _step(self, pcm: NDArray[np.int16], windows: Sequence[Window], options: Options) -> StepResult:
         if options.task == "translate" and not self._multilingual:
             raise InvalidRequest("This model cannot translate: it knows English only.", param="model")
-        sound, frames = [samples(pcm, window) for window in windows], encoded_frames(windows)
+        sound, frames = [takes.join(pcm, window) for window in windows], encoded_frames(windows)
         features = self._encode(sound, frames)
         language, sure = self._language(features, options)
         if not sure and frames < MAX_FRAMES:
@@ -215,28 +215,15 @@ class WhisperBackend(Backend):
         ]
         try:
             if segments:
-                self._add_words(work, row, segments, (window.end - window.start) // rules.SAMPLES_PER_FRAME)
+                self._add_words(work, row, segments, window.sound // rules.SAMPLES_PER_FRAME)
         except (IndexError, ValueError):
             return [None] * len(pieces)
         return [_timed_piece(segment) for segment in segments]
 
 
-def samples(pcm: NDArray[np.int16], window: Window) -> NDArray[np.float32]:
-    """The window's samples as float32 in [-1, 1); nothing else of ``pcm`` is read.
-
-    Raises ``InferenceFailed`` where the recording ends before the window does.
-    """
-    import numpy as np
-
-    part = np.asarray(pcm[window.start : window.end])
-    if not 0 < len(part) == window.end - window.start:
-        raise InferenceFailed("The recording is shorter than the window asked for.")
-    return part.astype(np.float32) / np.float32(32768)
-
-
 def encoded_frames(windows: Sequence[Window]) -> int:
     """Frames of 10 ms that the encoder sees: an even number (it halves them) that holds every window, at most 30 s."""
-    longest = max(max(window.encoded, window.end - window.start) for window in windows)
+    longest = max(max(window.encoded, window.sound) for window in windows)
     return min(2 * -(-longest // rules.SAMPLES_PER_TIMESTAMP), MAX_FRAMES)
 
 

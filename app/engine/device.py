@@ -157,7 +157,7 @@ class Device:
         try:
             alone = self._lane.waiting == 1 and self._calm
             windows = job.take(pace.batch(job.progress.encoded_s, alone=alone))
-            audio = sum(window.end - window.start for window in windows) / SAMPLE_RATE
+            audio = sum(window.sound for window in windows) / SAMPLE_RATE
             encoded = sum(window.encoded for window in windows) / SAMPLE_RATE
             self._lane.granted(job, audio)
             timeout = pace.deadline(len(windows), self._step_timeout_s)

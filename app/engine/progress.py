@@ -36,7 +36,7 @@ class Progress:
         self._running: dict[int, Window] = {}
         self._held: list[tuple[int, tuple[Segment, ...]]] = []
         self._known_until = 0
-        #: Samples of all windows that wait or run.
+        #: Samples of sound of all windows that wait or run.
         self._open = 0
 
     @property
@@ -95,7 +95,7 @@ class Progress:
             done = {outcome.window.start for outcome in result.windows}
             for window in [window for start, window in self._pending if start in done]:
                 self._pending.remove((window.start, window))
-                self._open -= window.end - window.start
+                self._open -= window.sound
             heapq.heapify(self._pending)
             self._known_until = max(self._known_until, *(outcome.window.end for outcome in result.windows))
             self.complete(result)
@@ -129,7 +129,7 @@ class Progress:
         self.decoded_tokens += result.decoded_tokens
         for outcome in result.windows:
             if self._running.pop(outcome.window.start, None) is not None:
-                self._open -= outcome.window.end - outcome.window.start
+                self._open -= outcome.window.sound
             if outcome.segments:
                 heapq.heappush(self._held, (outcome.window.start, outcome.segments))
             for window in outcome.again:
@@ -144,7 +144,7 @@ class Progress:
         if self.margin is not None and not window.retry:
             window = window.fitted(self.margin)
         heapq.heappush(self._pending, (window.start, window))
-        self._open += window.end - window.start
+        self._open += window.sound
 
     def transcript(self) -> Transcript:
         """All of it; call once ``finished``."""

@@ -58,7 +58,7 @@ def test_windows_are_in_order_disjoint_short_and_inside_the_recording(drawn, vad
     end = 0
     for window in windows:
         assert end <= window.start < window.end <= len(probabilities) * FRAME - short
-        assert window.end - window.start <= MAX_WINDOW
+        assert window.sound <= MAX_WINDOW
         assert window.encoded == MAX_WINDOW
         assert not window.retry
         end = window.start
@@ -133,18 +133,28 @@ def test_where_no_pause_is_late_the_cut_is_before_the_span_that_does_not_fit() -
     assert times(cut(talk(0, 5, 2, 26))) == [(0.0, 5.2), (6.7, 33.0)]
 
 
-def test_a_pause_of_three_seconds_ends_a_window_that_holds_enough() -> None:
-    assert times(cut(talk(0, 7, 3.2, 7, 1))) == [(0.0, 7.3), (10.0, 17.5)]
-    assert times(cut(talk(0, 4, 3.2, 4, 1))) == [(0.0, 11.5)]
+def test_the_middle_of_a_long_pause_takes_no_room() -> None:
+    (window,) = cut(talk(0, 9, 60, 9, 600, 1, 1))
+    assert times([window]) == [(0.0, 679.2)]
+    assert [round((end - begin) / SAMPLE_RATE, 1) for begin, end in window.takes] == [9.5, 10.0, 1.7]
+    (short,) = cut(talk(0, 9, 1.9, 9, 1))
+    assert short.takes == ((short.start, short.end),)
 
 
-def test_a_pause_of_eight_seconds_ends_any_window() -> None:
-    assert times(cut(talk(0, 1, 8.2, 1, 1))) == [(0.0, 1.2), (8.9, 10.4)]
+def test_the_first_long_pause_in_the_last_third_ends_a_window() -> None:
+    assert times(cut(talk(0, 10, 60, 9.8, 2.2, 7, 1))) == [(0.0, 80.0), (81.7, 89.2)]
+    assert times(cut(talk(0, 10, 60, 8, 2.2, 7, 1))) == [(0.0, 87.5)]
+
+
+def test_speech_of_any_sparseness_fills_windows() -> None:
+    windows = cut(talk(*(9.0, 0.7) * 100))
+    # Each word takes 1.7 s: the first long pause after 20 s is behind the twelfth.
+    assert [len(window.speech) for window in windows] == [12] * 8 + [4]
 
 
 def test_a_window_is_given_out_while_the_pause_behind_it_lasts() -> None:
     cutter = WindowCutter()
-    figures = talk(1, 7, 3.1)
+    figures = talk(1, 21, 2.1)
     assert [type(w) for w in cutter.feed(figures, [1.0] * len(figures))] == [Window]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -251,13 +252,35 @@ def test_the_language_asked_for_counts_more_than_candidates(backend):
 
 def test_no_tail_is_lost(backend):
     """Micro, like larger models at times, ends its text at a long pause: what is spoken behind it must come back."""
-    pcm, speech = joined("en010", 1.9, "en055", 5.8, "en010", 0.1)
-    window = whole(pcm, speech)
+    pcm, (one, two, three) = joined("en010", 1.9, "en055", 5.8, "en010", 0.1)
+    # Clicks that count as speech keep the pause in the window: its middle would not be heard.
+    clicks = [(two[1] + n * 31_000, two[1] + n * 31_000 + 100) for n in (1, 2)]
+    window = whole(pcm, (one, two, *clicks, three))
     first = backend.transcribe(pcm, [window], ENGLISH).windows[0]
     assert len(first.segments) == 2
     assert [rest.end for rest in first.again] == [window.end]
     text = transcribe_all(backend, pcm, window)
     assert word_error_rate([" ".join(map(text_of, ("en010", "en055", "en010")))], [text]) < 0.1
+
+
+@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize("margin", [None, 3 * SAMPLE_RATE])
+def test_the_middle_of_long_pauses_is_not_heard_and_times_are_the_recordings(backend, margin, words):
+    clips = ("en000", "en003", "en010")
+    pcm, speech = joined(*(part for clip in clips for part in (40.0, clip)), 2.0)
+    pcm[: speech[0][0]] = 8000  # loud, and outside the window
+    window = Window(speech[0][0] - 4000, speech[-1][1] + 4000, speech)
+    if margin is not None:
+        window = window.fitted(margin)
+        assert window.encoded == 17 * SAMPLE_RATE
+    result = backend.transcribe(pcm, [window], replace(ENGLISH, words=words)).windows[0]
+    assert not result.again
+    assert len(result.segments) == len(clips)
+    assert word_error_rate([text_of(clip) for clip in clips], [segment.text for segment in result.segments]) < 0.1
+    for segment, (start, end) in zip(result.segments, speech, strict=True):
+        assert (segment.start, segment.end) == pytest.approx((start / SAMPLE_RATE, end / SAMPLE_RATE), abs=0.7)
+        assert all(start / SAMPLE_RATE - 0.2 <= w.start <= w.end <= end / SAMPLE_RATE + 0.2 for w in segment.words)
+        assert bool(segment.words) is words
 
 
 def babble() -> np.ndarray:
