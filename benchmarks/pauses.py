@@ -3,8 +3,8 @@
     python -m benchmarks.pauses                                                 micro, two minutes of speech
     python -m benchmarks.pauses --model DIR --manifest M.json --minutes 10      your CTranslate2 model, an hour
 
-The pauses are room noise, from half a second to about twice their mean, by chance. The server's answers over HTTP against
-the library alone, with and without its own detection of speech, each on both recordings, interleaved; medians.
+The pauses are room noise, from half a second to about twice their mean, by chance. The server's answers over HTTP
+against the library alone, with and without its own detection of speech, each on both recordings, interleaved; medians.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def _measured(
     """Seconds of each round, and the last text, by side and recording."""
     taken: dict[tuple[str, str], list[float]] = {(side, name): [] for side in sides for name in recordings}
     texts: dict[tuple[str, str], str] = {}
-    for side in sides.values():
-        side.transcribe(warm, "en")
+    for each in sides.values():
+        each.transcribe(warm, "en")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recording.wav"
         for round_ in tqdm(range(rounds)):
