@@ -81,6 +81,7 @@ class Ours(MlxWhisper):
         """Bind a model with scripted weights to ``words`` words that end at ``seconds``."""
         tokenizer = self._tokenizer("en", "transcribe")
         script = scripted.make_script(tokenizer, words, seconds)
+        self._decoder = None  # its compiled steps know the weights of before
         scripted.install(self._model, prompt_tokens(tokenizer, ""), script, int(tokenizer.eot))
         return script
 

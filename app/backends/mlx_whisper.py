@@ -1,9 +1,9 @@
 """mlx-whisper: Whisper on MLX, for Apple Silicon's GPU; it also runs on Linux, on CUDA or slowly on the CPU.
 
-Weights, log-mel spectrogram, tokenizer and the words' alignment are the library's; the decoding loop is
-``app.backends.mlx_decoding``. MLX's streams belong to the thread that made them: everything here must be called from
-one thread, the worker's main one. On Linux's CPU the wheel links the reference BLAS:
-``app.backends.base.openblas_preload`` names the library that makes it several times faster.
+Weights, log-mel spectrogram, tokenizer and the words' alignment are the library's; the network's calls are
+``app.backends.mlx_network``, the decoding loop is ``app.backends.mlx_decoding``. MLX's streams belong to the thread
+that made them: everything here must be called from one thread, the worker's main one. On Linux's CPU the wheel links
+the reference BLAS: ``app.backends.base.openblas_preload`` names the library that makes it several times faster.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.backends import BACKENDS, mlx_decoding, rules
+from app.backends import BACKENDS, mlx_decoding, mlx_network, rules
 from app.backends.base import LoadOptions, Memory, ModelInfo
 from app.backends.rules import Attempt
 from app.backends.tokens import text_of
@@ -67,6 +67,7 @@ class MlxWhisper(WhisperBackend):
             ) from None
         self._mx, self._audio, self._timing, self._tokenizer_module = mx, audio, timing, tokenizer
         self._multilingual = bool(self._model.is_multilingual)
+        self._decoder: mlx_decoding.Decoder | None = None
         return ModelInfo(device, precision, self._multilingual)
 
     def rest(self) -> Memory:
@@ -89,7 +90,7 @@ class MlxWhisper(WhisperBackend):
         for part in audio:
             padding = max(0, length - len(part))
             mel = self._audio.log_mel_spectrogram(part[:length], self._model.dims.n_mels, padding=padding)
-            rows.append(mlx_decoding.encode(self._model.encoder, mel[None].astype(self._dtype)))
+            rows.append(mlx_network.encode(self._model.encoder, mel[None].astype(self._dtype)))
             mx.eval(rows[-1])
         return mx.concatenate(rows)
 
@@ -113,7 +114,9 @@ class MlxWhisper(WhisperBackend):
         return _attempt(work, max(drawn, key=_likelihood), temperature)
 
     def _decoded(self, work: Pass, features: Any, temperature: float, rows: int) -> list[mlx_decoding.Decoded]:
-        return mlx_decoding.decode(self._model, features, work.tokenizer, work.prompt, temperature, rows, work.logprobs)
+        if self._decoder is None:  # one serves all languages: their tokenizers differ in the prompt only
+            self._decoder = mlx_decoding.Decoder(self._model, work.tokenizer)
+        return self._decoder.decode(features, work.prompt, temperature, rows, work.logprobs)
 
     def _seed(self, seed: int) -> None:
         self._mx.random.seed(seed)

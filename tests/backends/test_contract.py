@@ -279,7 +279,7 @@ def test_the_middle_of_long_pauses_is_not_heard_and_times_are_the_recordings(bac
     assert word_error_rate([text_of(clip) for clip in clips], [segment.text for segment in result.segments]) < 0.1
     for segment, (start, end) in zip(result.segments, speech, strict=True):
         assert (segment.start, segment.end) == pytest.approx((start / SAMPLE_RATE, end / SAMPLE_RATE), abs=0.7)
-        assert all(start / SAMPLE_RATE - 0.2 <= w.start <= w.end <= end / SAMPLE_RATE + 0.2 for w in segment.words)
+        assert all(start / SAMPLE_RATE - 1 <= w.start <= w.end <= end / SAMPLE_RATE + 1 for w in segment.words)
         assert bool(segment.words) is words
 
 

@@ -19,12 +19,12 @@ TEXT, TIMES = set(range(EOT)), set(range(BEGIN, VOCABULARY))
 
 def allowed(*chosen: int, times_likely: bool = False) -> set[int]:
     """The tokens that may follow those ``chosen``, where text is much likelier than timestamps or the reverse."""
-    token_filter = TokenFilter(TOKENIZER, VOCABULARY, (3,), 1)
+    token_filter = TokenFilter(TOKENIZER, VOCABULARY, (3,))
+    state = token_filter.start(1)
     for token in chosen:
-        token_filter.apply(mx.zeros((1, VOCABULARY)))
-        token_filter.update(mx.array([token]))
+        state = token_filter.follow(mx.array([token]), state)
     logits = [[10.0 * ((token >= BEGIN) == times_likely) for token in range(VOCABULARY)]]
-    row = token_filter.apply(mx.array(logits))[0].tolist()
+    row = token_filter.apply(mx.array(logits), state)[0].tolist()
     return {token for token, logit in enumerate(row) if logit != float("-inf")}
 
 
@@ -57,11 +57,11 @@ def test_where_timestamps_are_likelier_than_any_text_one_is_taken():
 
 
 def test_rows_are_followed_apart():
-    token_filter = TokenFilter(TOKENIZER, VOCABULARY, (), 2)
+    token_filter = TokenFilter(TOKENIZER, VOCABULARY, ())
+    state = token_filter.start(2)
     for tokens in ([BEGIN, BEGIN + 1], [1, 2], [BEGIN + 4, 2]):
-        token_filter.apply(mx.zeros((2, VOCABULARY)))
-        token_filter.update(mx.array(tokens))
-    first, second = token_filter.apply(mx.zeros((2, VOCABULARY))).tolist()
+        state = token_filter.follow(mx.array(tokens), state)
+    first, second = token_filter.apply(mx.zeros((2, VOCABULARY)), state).tolist()
     assert first[1] == float("-inf")
     assert second[BEGIN + 1] == float("-inf")
     assert second[BEGIN + 2] != float("-inf")
