@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks import corpus
+from benchmarks.errors import word_error_rate
 from benchmarks.library import Library, folder_of
 from benchmarks.recordings import RATE, as_wav, numbered, samples
 from benchmarks.server import machine, parser_of, serving, turned
 from benchmarks.sides import Alone, Over, Side
-from tests.conftest import Clip, word_error_rate
+from tests.conftest import Clip
 
 #: Level of the noise in the pauses, of 32,768: a quiet room.
 _ROOM = 8

@@ -36,11 +36,12 @@ class LoadOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What was loaded; ``device`` and ``precision`` as they came out."""
+    """What was loaded; ``device`` and ``precision`` as they came out. ``at_once`` windows take about as long as one."""
 
     device: str
     precision: str
     multilingual: bool
+    at_once: int = 1
 
 
 @dataclass(frozen=True, slots=True)

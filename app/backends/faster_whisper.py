@@ -53,15 +53,15 @@ class FasterWhisper(WhisperBackend):
 
         device = _device(options.device, ctranslate2)
         threads = options.threads or min(os.cpu_count() or 1, REPLICAS * MAX_THREADS)
-        self._replicas = min(threads, REPLICAS) if device == "cpu" else 1
+        self._at_once = min(threads, REPLICAS) if device == "cpu" else 1
         _check_folder(model_path)
         try:
             self._model = faster_whisper.WhisperModel(
                 model_path,
                 device=device,
                 compute_type=_precision(options.precision, device, ctranslate2),
-                cpu_threads=threads // self._replicas,
-                num_workers=self._replicas,
+                cpu_threads=threads // self._at_once,
+                num_workers=self._at_once,
                 local_files_only=True,
             )
         except Exception as error:  # noqa: BLE001 - whatever the library raises over a broken folder
@@ -69,13 +69,14 @@ class FasterWhisper(WhisperBackend):
                 f"faster-whisper cannot load the model in {model_path} ({type(error).__name__})."
             ) from None
         ctranslate2.set_random_seed(0)
-        self._pool = ThreadPoolExecutor(self._replicas)
+        self._pool = ThreadPoolExecutor(self._at_once)
         self._ctranslate2 = ctranslate2
         self._whisper = self._model.model
         self._multilingual = bool(self._whisper.is_multilingual)
         # The model knows its number of mels; a folder may lack preprocessor_config.json.
         self._log_mel = FeatureExtractor(feature_size=self._whisper.n_mels)
-        return ModelInfo(str(self._whisper.device), str(self._whisper.compute_type), self._multilingual)
+        device, precision = str(self._whisper.device), str(self._whisper.compute_type)
+        return ModelInfo(device, precision, self._multilingual, self._at_once)
 
     def _encode(self, audio: Sequence[NDArray[np.float32]], frames: int) -> Any:
         """A list of rows, each encoded alone: a batch of them would outgrow a processor's cache and take longer."""
@@ -109,7 +110,7 @@ class FasterWhisper(WhisperBackend):
         def decode(rows: list[Any]) -> list[Any]:
             return self._generate(work, rows, beam_size=1 if work.logprobs else max(1, work.beam_size))
 
-        results = [result for part in self._shared(decode, _parts(work.features, self._replicas)) for result in part]
+        results = [result for part in self._shared(decode, _parts(work.features, self._at_once)) for result in part]
         attempts = [_attempt(work.tokenizer, result, 0.0) for result in results]
         if not work.logprobs:
             return attempts

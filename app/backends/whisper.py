@@ -59,6 +59,9 @@ class WhisperBackend(Backend):
     #: The library's name in a sentence.
     library: ClassVar[str]
 
+    #: Windows that the library works on at once, each by a part of it that wants to be warm.
+    _at_once = 1
+
     def __init__(self) -> None:
         self._tokenizers: dict[tuple[str, str], Any] = {}
         self._multilingual = True
@@ -114,7 +117,7 @@ class WhisperBackend(Backend):
         import numpy as np
 
         noise = np.random.default_rng(0).normal(0, WARM_UP_NOISE / 32768, SAMPLE_RATE).astype(np.float32)
-        features = self._encode([noise], WARM_UP_FRAMES)
+        features = self._encode([noise] * self._at_once, WARM_UP_FRAMES)
         tokenizer = self._tokenizer("en", "transcribe")
         self._greedy(Pass(features, tokenizer, prompt_tokens(tokenizer, "")))
 

@@ -134,7 +134,7 @@ class Device:
         """Have the model warm, and tell the lane what that took."""
         loaded = await self.worker.ensure(model_path)
         if loaded is not None:
-            self._pace(model_path).warmed_up(loaded.warm_up_seconds)
+            self._pace(model_path).warmed_up(loaded.warm_up_seconds, loaded.info.at_once)
             self._load_seconds = loaded.load_seconds + loaded.warm_up_seconds
             self._lane.swapped(model_path, self._swap_cost(model_path))
 

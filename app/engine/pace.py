@@ -22,13 +22,15 @@ class Pace:
 
     def __init__(self, max_batch: int) -> None:
         self._max_batch = max_batch
+        self._at_once = 1
         self._warm_up_seconds = 0.0
         self.encoded_factor: float | None = None
         self.real_time_factor: float | None = None
 
-    def warmed_up(self, seconds: float) -> None:
-        """Take the time of the model's warm-up, a short window of noise, for a window's while none is measured."""
-        self._warm_up_seconds = seconds
+    def warmed_up(self, seconds: float, at_once: int = 1) -> None:
+        """Take the time of the model's warm-up, a short window of noise, for a window's while none is measured;
+        ``at_once`` windows take the model about as long as one."""
+        self._warm_up_seconds, self._at_once = seconds, min(at_once, self._max_batch)
 
     def measured(self, encoded_seconds: float, audio_seconds: float, seconds: float) -> None:
         """Take in a step that encoded so much for ``audio_seconds`` of sound, and held the device for ``seconds``."""
@@ -37,10 +39,12 @@ class Pace:
             self.real_time_factor = _blend(self.real_time_factor, seconds / audio_seconds)
 
     def batch(self, encoded_seconds: float, *, alone: bool) -> int:
-        """Windows of that length for the next step: one where others wait, else as many as fit in ``STEP_SECONDS``."""
+        """Windows of that length for the next step: one where others wait, else as many as fit in ``STEP_SECONDS``,
+        but always as many as the model works on at once, and then a multiple of that."""
         if not alone or self.encoded_factor is None:
             return 1
-        return max(1, min(self._max_batch, int(STEP_SECONDS / max(self.encoded_factor * encoded_seconds, 1e-6))))
+        fitting = min(self._max_batch, int(STEP_SECONDS / max(self.encoded_factor * encoded_seconds, 1e-6)))
+        return max(1, fitting // self._at_once) * self._at_once
 
     def deadline(self, windows: int, least: float) -> float:
         """Seconds after which a step of ``windows`` hangs: ``least``, and generously what such steps take."""

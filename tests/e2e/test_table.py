@@ -89,10 +89,12 @@ ROW = {
     "seconds": 10.0,
     "callers": 1,
     "burst": False,
-    "recordings": [{"seconds": 9.8, "text": "one two three four"}],
+    "recordings": [{"seconds": 9.8, "text": "north east south press 1"}],
     "samples": {
-        "whisperd": [sample(number, seconds, "One, two three four!") for number, seconds in enumerate([1, 2, 4])],
-        "library": [sample(number, seconds, "one two three for") for number, seconds in enumerate([2, 2, 10])],
+        "whisperd": [
+            sample(number, seconds, "North, east south press one!") for number, seconds in enumerate([1, 2, 4])
+        ],
+        "library": [sample(number, seconds, "north east south press 2") for number, seconds in enumerate([2, 2, 10])],
     },
 }
 RESULTS = {
@@ -122,11 +124,11 @@ class TestReport:
     def test_a_row_shows_all_sides_in_each_cell(self) -> None:
         text = report.markdown(RESULTS)
 
-        assert "| 10 s | 2.00 / 2.00 | 4.90 / 4.90 | 2.00 | 4.00 / 4.00 | 102 / 102 | 0.00 / 25.00 |" in text
+        assert "| 10 s | 2.00 / 2.00 | 4.90 / 4.90 | 2.00 | 4.00 / 4.00 | 102 / 102 | 0.00 / 20.00 |" in text
 
     def test_word_errors_clip_by_clip_are_told_by_language_and_in_points(self) -> None:
-        spoken = [{"language": language, "seconds": 3, "text": "a b c d"} for language in ("en", "de")]
-        texts = {"whisperd": ["a b c d", "a b c"], "library": ["a b c d", "a b"]}
+        spoken = [{"language": language, "seconds": 3, "text": "rot gelb blau braun"} for language in ("en", "de")]
+        texts = {"whisperd": ["rot gelb blau braun", "rot gelb blau"], "library": ["rot gelb blau braun", "rot gelb"]}
 
         text = report.markdown({**RESULTS, "accuracy": {"clips": spoken, "texts": texts}})
 

@@ -30,6 +30,21 @@ def test_of_short_windows_a_step_holds_more() -> None:
     assert pace(3).batch(30, alone=True) == 1
 
 
+@pytest.mark.parametrize(("window_seconds", "windows"), [(11, 2), (1.2, 2), (0.6, 2), (0.5, 4), (0.3, 6), (0.01, 8)])
+def test_a_model_that_works_on_two_at_once_gets_two_at_once(window_seconds: float, windows: int) -> None:
+    both = pace(window_seconds)
+    both.warmed_up(1, at_once=2)
+    assert both.batch(30, alone=True) == windows
+    assert both.batch(30, alone=False) == 1
+    assert Pace(1).batch(30, alone=True) == 1
+
+
+def test_more_at_once_than_a_step_may_hold_is_no_more_than_that() -> None:
+    small = pace(0.01, max_batch=1)
+    small.warmed_up(1, at_once=2)
+    assert small.batch(30, alone=True) == 1
+
+
 def test_where_others_wait_a_step_is_one_window() -> None:
     assert pace(0.01).batch(30, alone=False) == 1
 
