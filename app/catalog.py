@@ -12,70 +12,25 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from app.backends import BACKENDS
 from app.convert import detect
 from app.errors import BackendUnavailable, InvalidRequest, StorageFull, UnknownModel, WhisperdError
-
-#: The bundled model: it understands clean synthetic speech and nothing else, so only who names it gets it.
-MICRO = "micro"
-MICRO_FOLDER = Path(__file__).parent / "data" / "micro"
-
-#: Names that mean the default model, as shell patterns: OpenAI's own, which clients send without asking anybody.
-DEFAULT_NAMES = ("whisper-1", "gpt-*transcribe*")
-
-ALIASES = {"turbo": "large-v3-turbo", "large": "large-v3"}
-
-#: Name -> OpenAI's checkpoint, which any backend may convert.
-CHECKPOINTS = {
-    "tiny": "openai/whisper-tiny",
-    "tiny.en": "openai/whisper-tiny.en",
-    "base": "openai/whisper-base",
-    "base.en": "openai/whisper-base.en",
-    "small": "openai/whisper-small",
-    "small.en": "openai/whisper-small.en",
-    "medium": "openai/whisper-medium",
-    "medium.en": "openai/whisper-medium.en",
-    "large-v1": "openai/whisper-large",
-    "large-v2": "openai/whisper-large-v2",
-    "large-v3": "openai/whisper-large-v3",
-    "large-v3-turbo": "openai/whisper-large-v3-turbo",
-    "distil-large-v3": "distil-whisper/distil-large-v3",
-}
-
-#: Backend -> name -> the repository in the backend's own format. The names follow no rule; these are the real ones.
-REPOSITORIES: dict[str, dict[str, str]] = {
-    "faster-whisper": {
-        **{name: f"Systran/faster-whisper-{name}" for name in CHECKPOINTS},
-        "large-v3-turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
-        "distil-large-v3": "Systran/faster-distil-whisper-large-v3",
-    },
-    "mlx-whisper": {
-        **{name: f"mlx-community/whisper-{name}-mlx" for name in CHECKPOINTS},
-        "large-v3-turbo": "mlx-community/whisper-large-v3-turbo",
-        "distil-large-v3": "mlx-community/distil-whisper-large-v3",
-    },
-}
-
-#: What a model needs of its repository, in any format: many hold the same weights five times over.
-PULL_PATTERNS = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "vocabulary.*",
-    "model.bin",
-    "model.safetensors",
-    "model-*-of-*.safetensors",
-    "model.safetensors.index.json",
-    "weights.safetensors",
-    "weights.npz",
+from app.model_names import (
+    ALIASES,
+    MICRO,
+    PULL_PATTERNS,
+    Source,
+    canonical_name,
+    holds_many,
+    means_default,
+    name_of_file,
+    names_for,
+    sources_of,
 )
+
+MICRO_FOLDER = Path(__file__).parent / "data" / "micro"
 
 #: A hub id: anything else must never become part of a path.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -143,7 +98,7 @@ class Catalog:
         ``micro`` is among them only where the operator made it the default or registered it: it understands no
         person, so it must never be offered to one who picks from a list. Asked for by name it is there all the same.
         """
-        names = [self.default_model, *self.registered, *CHECKPOINTS, *self._cached_repositories()]
+        names = [self.default_model, *self.registered, *names_for(self.backend), *self._cached_repositories()]
         found = (self._find(name) for name in names)
         return list({model.name: model for model in found if model is not None}.values())
 
@@ -158,29 +113,27 @@ class Catalog:
         local = self._find(wanted) if wanted in self.registered or wanted == MICRO else None
         if local is not None:
             return local.path
-        repo = self._repository(wanted)
-        folder = _download(repo, self.cache_dir, sys.stderr.isatty() if progress is None else progress)
-        if not self._usable(folder):
-            raise InvalidRequest(f"The repository {repo} was downloaded, but it holds no {self._kind}.")
-        return folder
+        source = self._source(wanted)
+        folder = _download(source, self.cache_dir, sys.stderr.isatty() if progress is None else progress)
+        path = folder / source.file if source.file else folder
+        if not self._usable(path):
+            raise InvalidRequest(f"The repository {source.repo} was downloaded, but it holds no {self._kind}.")
+        return path
 
     @property
     def _kind(self) -> str:
         return f"whole Whisper model that {self.backend} can use"
 
-    def _repository(self, name: str) -> str:
-        known = ALIASES.get(name, name)
-        if known in CHECKPOINTS:
-            return self._repositories(known)[0]
-        if _HUB_ID.fullmatch(name):
-            return name
+    def _source(self, name: str) -> Source:
+        found = sources_of(self.backend, ALIASES.get(name, name))
+        if found:
+            return found[0]
+        if _HUB_ID.fullmatch(name) and not holds_many(name):
+            return Source(name)
         raise UnknownModel(
-            f"There is no model {name!r}; choose one of {', '.join(CHECKPOINTS)}, or a hub id (owner/name)."
+            f"There is no model {name!r} for {self.backend}; choose one of {', '.join(names_for(self.backend))}, "
+            "or a hub id (owner/name)."
         )
-
-    def _repositories(self, name: str) -> list[str]:
-        own = REPOSITORIES.get(self.backend, {}).get(name)
-        return [own, CHECKPOINTS[name]] if own else [CHECKPOINTS[name]]
 
     def _find(self, name: str) -> Model | None:
         if BACKENDS[self.backend].format is None:
@@ -192,9 +145,10 @@ class Catalog:
         if name == MICRO:
             return self._model(name, MICRO_FOLDER, None, "whisperd")
         known_name = canonical_name(name)
-        for repo in self._repositories(known_name) if known_name else [name]:
-            for snapshot in _snapshots(self.cache_dir, repo):
-                model = self._model(known_name or name, snapshot, repo, repo.partition("/")[0])
+        for source in sources_of(self.backend, known_name) if known_name else [Source(name)]:
+            for snapshot in [] if holds_many(name) else _snapshots(self.cache_dir, source.repo):
+                path = snapshot / source.file if source.file else snapshot
+                model = self._model(known_name or name, path, source.repo, source.repo.partition("/")[0])
                 if model is not None:
                     return model
         return None
@@ -211,7 +165,7 @@ class Catalog:
         for folder in sorted(self.cache_dir.glob("models--*--*")):
             repo = _repository_in(folder)
             # Another backend's conversion of a catalog model is no model of its own.
-            if canonical_name(repo) is None:
+            if canonical_name(repo) is None and not holds_many(repo):
                 yield repo
 
 
@@ -224,27 +178,14 @@ def can_translate(model: Model) -> bool:
     return not any(re.search(pattern, names) for pattern in (r"\.en\b", "turbo", "distil", rf"\b{MICRO}\b"))
 
 
-def means_default(name: str) -> bool:
-    """Whether a request's model name leaves the choice to the server: empty, or one of OpenAI's own."""
-    return not name.strip() or any(fnmatchcase(name.strip(), pattern) for pattern in DEFAULT_NAMES)
-
-
-def canonical_name(name: str) -> str | None:
-    """The catalog's name for a name, an alias or any of the model's hub ids (of whatever backend); None for others."""
-    known = ALIASES.get(name, name)
-    if known in CHECKPOINTS:
-        return known
-    tables = (CHECKPOINTS, *REPOSITORIES.values())
-    return next((key for table in tables for key, repo in table.items() if repo == name), None)
-
-
 def model_key(path: Path) -> str:
     """What the model in a folder is called beyond this machine: the catalog's name or the hub's id; else the folder."""
     if path == MICRO_FOLDER:
         return MICRO
-    if path.parent.name == "snapshots":
-        repo = _repository_in(path.parent.parent)
-        return canonical_name(repo) or repo
+    for snapshot, file in ((path, ""), (path.parent, path.name)):
+        if snapshot.parent.name == "snapshots":
+            repo = _repository_in(snapshot.parent.parent)
+            return name_of_file(repo, file) or canonical_name(repo) or f"{repo}/{file}".rstrip("/")
     return str(path.resolve())
 
 
@@ -266,15 +207,17 @@ def _snapshots(cache_dir: Path, repo: str) -> Iterator[Path]:
     yield from sorted(newest_first, key=lambda path: path.name != main)
 
 
-def _download(repo: str, cache_dir: Path, progress: bool) -> Path:
+def _download(source: Source, cache_dir: Path, progress: bool) -> Path:
+    """The snapshot's folder."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
     try:
         (enable_progress_bars if progress else disable_progress_bars)()
-        return Path(snapshot_download(repo, cache_dir=cache_dir, allow_patterns=list(PULL_PATTERNS)))
+        wanted = [source.file] if source.file else list(PULL_PATTERNS)
+        return Path(snapshot_download(source.repo, cache_dir=cache_dir, allow_patterns=wanted))
     except Exception as error:  # noqa: BLE001 - the hub's libraries raise many things, and each must become a sentence
-        raise _download_error(repo, error) from None
+        raise _download_error(source.repo, error) from None
 
 
 def _download_error(repo: str, error: Exception) -> WhisperdError:

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from app import json_file
-from app.catalog import MICRO, model_key
+from app.catalog import model_key
+from app.model_names import MICRO
 from app.transcript import SAMPLE_RATE
 
 #: (backend, model) -> seconds of silence with which its words were measured to be no worse (docs/performance.md).

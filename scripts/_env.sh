@@ -149,11 +149,11 @@ install() {
   local reason extras='' mlx=no
   reason=$(why_no_mlx)
   if [ "$1" = test ]; then
-    extras='[test,faster-whisper]'
+    extras='[test,faster-whisper,whispercpp]'
     if [ -n "$reason" ]; then
       say "$reason: the tests that need it are skipped."
     else
-      extras='[test,faster-whisper,mlx]' mlx=yes
+      extras='[test,faster-whisper,whispercpp,mlx]' mlx=yes
     fi
   elif [ "$(uname -s)" = Darwin ]; then
     mlx=yes

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 #: A module imports from rows below its own, and sideways only inside its package.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("app", "app.errors"),
-    ("app.json_file", "app.languages", "app.transcript"),
+    ("app.json_file", "app.languages", "app.model_names", "app.transcript"),
     ("app.backends", "app.backends.base", "app.backends.rules", "app.backends.takes"),
     (
         "app.audio.*",
@@ -55,7 +55,16 @@ ROWS: tuple[tuple[str, ...], ...] = (
 FIRST_ASYNC = "app.worker.process"
 ASYNC_AND_HTTP = {"anyio", "asyncio", "fastapi", "h11", "http", "httpx", "starlette", "trio", "uvicorn"}
 
-MODEL_LIBRARIES = {"ctranslate2", "faster_whisper", "mlx", "mlx_whisper", "pywhispercpp", "torch", "whisper"}
+MODEL_LIBRARIES = {
+    "ctranslate2",
+    "faster_whisper",
+    "mlx",
+    "mlx_whisper",
+    "_pywhispercpp",
+    "pywhispercpp",
+    "torch",
+    "whisper",
+}
 #: What the HTTP process must never hold: big, native, or with a thread pool of its own.
 HEAVY = MODEL_LIBRARIES | {"av", "numba", "numpy", "onnxruntime", "safetensors", "scipy", "tiktoken", "tokenizers"}
 #: Where heavy libraries may be imported at the top: modules that only a child imports.

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from app.catalog import CHECKPOINTS, MICRO_FOLDER, REPOSITORIES, Catalog
+from app.catalog import MICRO_FOLDER, Catalog, model_key
 from app.errors import UnknownModel
+from app.model_names import CHECKPOINTS, SOURCES
 from app.settings import hub_cache
 from tests.hub import REVISION, Hub
 
 #: The least that passes for a model in each format.
 CTRANSLATE2 = {"config.json": b"{}", "vocabulary.json": b"[]", "model.bin": b"\6\0\0\0\x0c\0WhisperSpec\0"}
 MLX = {"config.json": b'{"n_audio_state": 8}', "weights.npz": b"PK"}
+GGML = b"lmgg" + bytes(44)
 CHECKPOINT = {"config.json": b'{"model_type": "whisper", "d_model": 8}', "model.safetensors": b"x"}
 
 
@@ -68,7 +70,7 @@ def test_a_model_answers_to_its_name_its_alias_and_its_hub_ids(tmp_path: Path, n
 
 def test_a_downloaded_checkpoint_of_openai_serves_any_backend(tmp_path: Path) -> None:
     folder = download(tmp_path, "openai/whisper-base", CHECKPOINT)
-    for backend in REPOSITORIES:
+    for backend in SOURCES:
         assert Catalog(backend, tmp_path, "tiny").resolve("base").path == folder
     own = download(tmp_path, "Systran/faster-whisper-base", CTRANSLATE2)
     assert Catalog("faster-whisper", tmp_path, "tiny").resolve("base").path == own
@@ -196,10 +198,25 @@ def test_the_hubs_cache_is_where_its_own_library_looks(tmp_path: Path) -> None:
         assert ours == theirs.stdout.strip()
 
 
-def test_every_backend_has_a_repository_for_every_name() -> None:
-    for table in REPOSITORIES.values():
-        assert set(table) == set(CHECKPOINTS)
+def test_every_backend_has_a_source_for_every_name() -> None:
+    for table in SOURCES.values():
+        assert set(table) >= set(CHECKPOINTS)
         assert len(set(table.values())) == len(table)
+
+
+def test_a_model_that_is_one_file_of_many_answers_to_its_own_name(tmp_path: Path) -> None:
+    folder = download(tmp_path, "ggerganov/whisper.cpp", {"ggml-base.bin": GGML, "ggml-base-q5_1.bin": GGML})
+    catalog = Catalog("whisper.cpp", tmp_path, "base")
+    for name in ("base", "base-q5_1"):
+        model = catalog.resolve(name)
+        assert (model.name, model.path, model.repo) == (name, folder / f"ggml-{name}.bin", "ggerganov/whisper.cpp")
+        assert model_key(model.path) == name
+    assert [model.name for model in catalog.available()] == ["base", "base-q5_1"]
+    for name in ("small", "ggerganov/whisper.cpp"):
+        with pytest.raises(UnknownModel):
+            catalog.resolve(name)
+    with pytest.raises(UnknownModel):
+        Catalog("faster-whisper", tmp_path, "base").resolve("base-q5_1")
 
 
 def test_asking_for_names_imports_nothing_heavy() -> None:
@@ -251,6 +268,17 @@ def test_pull_fetches_what_the_model_needs_and_nothing_else(tmp_path: Path, hub:
     assert pull(tmp_path, endpoint, "base") == ["path", path]
     assert [line for line in server.seen if line.startswith("GET")] == fetched, "nothing is fetched twice"
     assert pull(tmp_path, "http://127.0.0.1:9", "base") == ["path", path], "what is here needs no network"
+
+
+def test_pull_fetches_one_file_of_a_repository_that_holds_many(tmp_path: Path, hub: tuple[str, type[Hub]]) -> None:
+    endpoint, server = hub
+    server.repositories["ggerganov/whisper.cpp"] = {f"ggml-{name}.bin": GGML for name in ("base", "base-q5_1", "tiny")}
+    word, path = pull(tmp_path, endpoint, "base-q5_1", backend="whisper.cpp")
+    assert word == "path"
+    assert [file.name for file in Path(path).parent.iterdir()] == ["ggml-base-q5_1.bin"]
+    assert Catalog("whisper.cpp", tmp_path, "base").resolve("base-q5_1").path == Path(path)
+    code, _ = pull(tmp_path, endpoint, "ggerganov/whisper.cpp", backend="whisper.cpp")
+    assert code == "model_not_found"
 
 
 def test_pull_takes_a_hub_id(tmp_path: Path, hub: tuple[str, type[Hub]]) -> None:
@@ -307,7 +335,9 @@ def test_a_download_that_broke_off_is_a_sentence_and_goes_on_later(tmp_path: Pat
 
 
 def test_pull_of_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UnknownModel, match=r"There is no model 'huge'; choose one of tiny, .*hub id"):
+    with pytest.raises(
+        UnknownModel, match=r"There is no model 'huge' for faster-whisper; choose one of tiny, .*hub id"
+    ):
         Catalog("faster-whisper", tmp_path, "base").pull("huge")
 
 

@@ -38,6 +38,12 @@ BACKENDS: dict[str, BackendInfo] = {
         "pip install 'whisperd[mlx]' && pip install --no-deps mlx-whisper",
         "mlx",
     ),
+    "whisper.cpp": BackendInfo(
+        "app.backends.whisper_cpp:WhisperCpp",
+        "_pywhispercpp",
+        "pip install 'whisperd[whispercpp]'",
+        "ggml",
+    ),
     "fake": BackendInfo("app.backends.fake:Fake", None, "", None),
 }
 

@@ -1,5 +1,5 @@
-"""Whisper's tokens and the text they spell, the same over faster-whisper's tokenizer (``tokenizers``) and mlx-whisper's
-(``tiktoken``).
+"""Whisper's tokens and the text they spell, the same over faster-whisper's tokenizer (``tokenizers``), mlx-whisper's
+(``tiktoken``) and ours for whisper.cpp's vocabulary.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ def _spelled(tokenizer: Any, tokens: Sequence[int], logprobs: Sequence[float]) -
 
 def token_bytes(tokenizer: Any, token: int) -> bytes:
     """A text token's bytes, which may be a part of a character."""
+    if hasattr(tokenizer, "bytes_of"):
+        return bytes(tokenizer.bytes_of(token))
     if hasattr(tokenizer, "encoding"):
         return bytes(tokenizer.encoding.decode_single_token_bytes(token))
     table = _byte_of_character()

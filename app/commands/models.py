@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 
 from app.backends import BACKENDS
-from app.catalog import CHECKPOINTS, Catalog
+from app.catalog import Catalog
 from app.commands.flags import add_settings, settings_of
 from app.convert import FORMATS, convert, ensure
 from app.engine.build import catalog_of
 from app.errors import InvalidRequest, UnknownModel
+from app.model_names import names_for
 
 _SETTINGS = {"backend", "hub_dir", "cache_dir"}
 
@@ -52,7 +53,8 @@ def _list(options: argparse.Namespace) -> None:
     catalog = _catalog(options)
     here = {model.name: model for model in catalog.available()}
     print(f"Models for {catalog.backend}:")
-    for name in [*CHECKPOINTS, *(name for name in here if name not in CHECKPOINTS)]:
+    known = names_for(catalog.backend)
+    for name in [*known, *(name for name in here if name not in known)]:
         print(f"  {name:18} {here[name].path if name in here else f'whisperd models pull {name}'}")
     print("  micro              bundled toy model: synthetic speech only")
 

@@ -103,3 +103,13 @@ def test_mlx_loses_nothing_of_a_recording_of_several_windows(
     answers = [each.transcribe(recording.path, language="en").json()["text"] for each in (mlx_server, server)]
     assert word_error_rate([recording.text], answers[:1]) <= 0.05
     assert word_error_rate(answers[1:], answers[:1]) <= 0.03, "the two backends agree"
+
+
+@pytest.mark.skipif(find_spec("_pywhispercpp") is None, reason="pywhispercpp is not installed")
+def test_whisper_cpp_gives_the_texts_of_faster_whisper(server: Server, start_server: StartServer) -> None:
+    parts = clips()
+    theirs = by_the_server(server, parts)
+    ours = by_the_server(start_server(backend="whisper.cpp", model="micro"), parts)
+    differing = [(one, other) for one, other in zip(ours, theirs, strict=True) if word_error_rate([other], [one])]
+    assert len(differing) <= 0.05 * len(parts), differing
+    assert all(word_error_rate([other], [one]) * len(other.split()) <= 2.01 for one, other in differing), differing
