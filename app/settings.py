@@ -55,7 +55,10 @@ class Settings(BaseSettings):
         default_factory=default_backend, description=f"library that runs the model: {', '.join(BACKENDS)}"
     )
     model: str = Field("", description="model to keep warm: a name of `whisperd models list`, a hub id or a folder")
-    device: str = Field("auto", description="device to run on: auto, cpu or cuda (MLX always takes the Metal GPU)")
+    device: str = Field(
+        "auto",
+        description="device to run on: auto, cpu, cuda, metal or mps, as far as the backend has it",
+    )
     precision: str = Field(
         "default", description="number format of the weights, in the backend's own words (int8, float16)"
     )

@@ -44,6 +44,12 @@ BACKENDS: dict[str, BackendInfo] = {
         "pip install 'whisperd[whispercpp]'",
         "ggml",
     ),
+    "openai-whisper": BackendInfo(
+        "app.backends.openai_whisper:OpenAIWhisper",
+        "whisper",
+        "pip install 'whisperd[openai]'",
+        "openai",
+    ),
     "fake": BackendInfo("app.backends.fake:Fake", None, "", None),
 }
 

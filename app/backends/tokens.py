@@ -1,5 +1,5 @@
-"""Whisper's tokens and the text they spell, the same over faster-whisper's tokenizer (``tokenizers``), mlx-whisper's
-(``tiktoken``) and ours for whisper.cpp's vocabulary.
+"""Whisper's tokens and the text they spell, the same over faster-whisper's tokenizer (``tokenizers``), those of
+mlx-whisper and openai-whisper (``tiktoken``) and ours for whisper.cpp's vocabulary.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ is the same for all, by ``app.backends.rules``. One step is one pass:
 
 * All windows are encoded together, padded with silence to the largest ``encoded`` among them.
 * At temperature 0 they are decoded together. Above 0 each window is sampled alone, seeded by its own start where the
-  library can be seeded (MLX), so that a job gives the same text however its windows were grouped.
+  library can be seeded (MLX, torch), so that a job gives the same text however its windows were grouped.
 * A window alone goes through the whole ladder on its one encoding, unless that was fitted: then what fails the guards
   comes back, to be encoded whole. A window that comes back with ``retry`` starts at the bottom again: the greedy
   pass costs little beside the encoder's, it is a candidate where all attempts fail, and the result is the one that

@@ -68,7 +68,8 @@ class ChildProcess:
         """
         assert self._process is None, "a child is started once"
         ours, theirs = Pipe()
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        # Torch reads the first when it is imported: what MPS lacks is then computed on the CPU, and does not fail.
+        environment = {"PYTORCH_ENABLE_MPS_FALLBACK": "1", **os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         if self._preload:
             environment["LD_PRELOAD"] = self._preload
         try:

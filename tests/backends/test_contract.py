@@ -27,7 +27,9 @@ ENGLISH = Options(language="en")
 PADDING = 3 * SAMPLE_RATE
 #: The end of text in multilingual vocabularies: text tokens are below it.
 EOT = 50257
-REAL = ["faster-whisper", "whisper.cpp", pytest.param("mlx-whisper", marks=pytest.mark.mlx)]
+MLX = pytest.param("mlx-whisper", marks=pytest.mark.mlx)
+OPENAI = pytest.param("openai-whisper", marks=pytest.mark.torch)
+REAL = ["faster-whisper", "whisper.cpp", MLX, OPENAI]
 
 
 def pcm_of(path: Path) -> np.ndarray:
@@ -220,8 +222,12 @@ def test_asking_for_log_probabilities_changes_nothing_else(step, logged):
 
 @pytest.mark.parametrize(
     ("backend", "tolerance"),
-    # In float32 the two libraries agree to 2e-4 though one is asked again what it decoded; int8 costs up to 0.1.
-    [("faster-whisper", 0.1), pytest.param("mlx-whisper", 1e-3, marks=pytest.mark.mlx)],
+    # In float32 the libraries agree to 2e-4 though one is asked again what it decoded; int8 costs up to 0.1.
+    [
+        ("faster-whisper", 0.1),
+        pytest.param("mlx-whisper", 1e-3, marks=pytest.mark.mlx),
+        pytest.param("openai-whisper", 1e-3, marks=pytest.mark.torch),
+    ],
     indirect=["backend"],
 )
 def test_the_libraries_agree_on_log_probabilities(logged, tolerance, three, model_cache):
@@ -327,7 +333,7 @@ def test_a_language_that_is_not_sure_is_heard_in_the_whole_window(backend):
 
 
 # CTranslate2 cannot be seeded more than once.
-@pytest.mark.parametrize("backend", [pytest.param("mlx-whisper", marks=pytest.mark.mlx)], indirect=True)
+@pytest.mark.parametrize("backend", [MLX, OPENAI], indirect=True)
 def test_the_same_window_sampled_again_gives_the_same_text(backend):
     pcm = babble()
     warmest = Options(language="ja", temperature=1.0)

@@ -19,7 +19,16 @@ def of_mlx(task: str = "transcribe"):
     return module.get_tokenizer(True, language="de", task=task)
 
 
-TOKENIZERS = [of_faster_whisper, pytest.param(of_mlx, marks=pytest.mark.mlx)]
+def of_openai(task: str = "transcribe"):
+    module = pytest.importorskip("whisper.tokenizer")
+    return module.get_tokenizer(True, language="de", task=task)
+
+
+TOKENIZERS = [
+    of_faster_whisper,
+    pytest.param(of_mlx, marks=pytest.mark.mlx),
+    pytest.param(of_openai, marks=pytest.mark.torch),
+]
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
