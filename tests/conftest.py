@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -65,6 +66,21 @@ def join_clips(parts: list[Clip], path: Path, gap_s: float = 0.5) -> Recording:
         file.setframerate(16_000)
         file.writeframes(pcm)
     return Recording(path, len(pcm) / 32_000, " ".join(part.text for part in parts))
+
+
+def join_windows(parts: list[Clip], path: Path, pause_s: float = 2.5) -> Recording:
+    """The same, but each clip over and over until it is a window: a pause of over 2 s ends one that holds 20 s."""
+    filled = [part for part in parts for _ in range(math.ceil(20.5 / part.duration))]
+    breath, pause = bytes(2 * 4_800), bytes(2 * int(pause_s * 16_000))
+    pcm = b""
+    for number, part in enumerate(filled):
+        pcm += _pcm(part.path) + (breath if filled[number + 1 : number + 2] == [part] else pause)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(pcm)
+    return Recording(path, len(pcm) / 32_000, " ".join(part.text for part in filled))
 
 
 def _pcm(path: Path) -> bytes:

@@ -12,11 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Recording, Server, StartServer, clips, join_clips, script_of, wait_for
+from tests.conftest import Recording, Server, StartServer, clips, join_windows, script_of, wait_for
 
 CLIP = clips("en000")[0]
-#: A pause that ends any window: every clip becomes a window of its own.
-PAUSE_S = 8.6
 #: What every segment of the fake says: it must be in no log.
 TEXT = "plugh"
 
@@ -89,13 +87,13 @@ def holds(folder: Path, text: str) -> bool:
 @pytest.fixture(scope="module")
 def six(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """Six windows, a sentence each."""
-    return join_clips(clips("en")[:6], tmp_path_factory.mktemp("six") / "xyzzy.wav", PAUSE_S)
+    return join_windows(clips("en")[:6], tmp_path_factory.mktemp("six") / "xyzzy.wav")
 
 
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """Eight windows, a sentence each."""
-    return join_clips(clips("en")[10:18], tmp_path_factory.mktemp("eight") / "eight.wav", PAUSE_S)
+    return join_windows(clips("en")[10:18], tmp_path_factory.mktemp("eight") / "eight.wav")
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import httpx
 import openai
 import pytest
 
-from tests.api.test_jobs import PAUSE_S, accepted, ask, over, send
-from tests.conftest import Recording, Server, StartServer, clips, join_clips, script_of, wait_for
+from tests.api.test_jobs import accepted, ask, over, send
+from tests.conftest import Recording, Server, StartServer, clips, join_windows, script_of, wait_for
 
 CLIP = clips("en000")[0]
 Entries = list[dict[str, Any]]
@@ -24,7 +24,7 @@ Entries = list[dict[str, Any]]
 @pytest.fixture(scope="module")
 def six(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """Six windows, a sentence each."""
-    return join_clips(clips("en")[:6], tmp_path_factory.mktemp("six") / "six.wav", PAUSE_S)
+    return join_windows(clips("en")[:6], tmp_path_factory.mktemp("six") / "six.wav")
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.api.test_jobs import PAUSE_S, accepted, ask, over, send
-from tests.conftest import Recording, Server, StartServer, clips, join_clips, script_of, wait_for
+from tests.api.test_jobs import accepted, ask, over, send
+from tests.conftest import Recording, Server, StartServer, clips, join_windows, script_of, wait_for
 from tests.steps import lines_of
 
 CLIP = clips("en000")[0]
@@ -25,7 +25,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
     folder, spoken = tmp_path_factory.mktemp("recordings"), clips("en")
     parts = {"twelve": spoken[:12], "eight": spoken[12:20], "six": spoken[20:26]}
     return [
-        join_clips(part, folder / f"{name}.wav", PAUSE_S + number / 10)
+        join_windows(part, folder / f"{name}.wav", 2.5 + number / 10)
         for number, (name, part) in enumerate(parts.items())
     ]
 

@@ -16,7 +16,7 @@ import httpx
 import openai
 import pytest
 
-from tests.conftest import Recording, Server, StartServer, clips, join_clips, script_of, wait_for
+from tests.conftest import Recording, Server, StartServer, clips, join_windows, script_of, wait_for
 from tests.steps import Step, steps_of, text_of, windows_of
 
 CLIP = clips("en000")[0]
@@ -55,7 +55,7 @@ class Watched:
 @pytest.fixture(scope="module")
 def pauses(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """Six sentences with long pauses: six windows."""
-    return join_clips(clips("en")[:6], tmp_path_factory.mktemp("pauses") / "pauses.wav", gap_s=9)
+    return join_windows(clips("en")[:6], tmp_path_factory.mktemp("pauses") / "pauses.wav")
 
 
 @pytest.fixture(scope="module")
