@@ -144,9 +144,11 @@ class Catalog:
             return self._model(name, self.registered[name], None, "local")
         if name == MICRO:
             return self._model(name, MICRO_FOLDER, None, "whisperd")
+        if holds_many(name):
+            return None
         known_name = canonical_name(name)
         for source in sources_of(self.backend, known_name) if known_name else [Source(name)]:
-            for snapshot in [] if holds_many(name) else _snapshots(self.cache_dir, source.repo):
+            for snapshot in _snapshots(self.cache_dir, source.repo):
                 path = snapshot / source.file if source.file else snapshot
                 model = self._model(known_name or name, path, source.repo, source.repo.partition("/")[0])
                 if model is not None:

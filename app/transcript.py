@@ -63,6 +63,11 @@ class Options:
         return (self.temperature, *(t for t in TEMPERATURE_LADDER if t > self.temperature + 1e-6))
 
 
+def left_out(pause: int) -> int:
+    """Samples that are not heard of a pause of so many inside a window."""
+    return pause - KEPT_PAUSE if pause > LONG_PAUSE else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """A piece of the recording, ``[start, end)`` in samples, of which at most ``MAX_WINDOW`` are ``sound``.
@@ -84,7 +89,7 @@ class Window:
         """What the model hears of the window, joined: all but the middle of each long pause, as spans of samples."""
         takes, begin = [], self.start
         for (_, pause), (speech, _) in pairwise(self.speech):
-            if speech - pause > LONG_PAUSE:
+            if left_out(speech - pause):
                 takes.append((begin, pause + KEPT_PAUSE // 2))
                 begin = speech - KEPT_PAUSE // 2
         return (*takes, (begin, self.end))

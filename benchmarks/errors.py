@@ -12,16 +12,16 @@ import jiwer
 
 def word_error_rate(references: Sequence[str], texts: Sequence[str], language: str = "en") -> float:
     """Word errors a reference word, over all pairs."""
-    plain = _normaliser("en" if language == "en" else "")
+    plain = _normaliser(english=language == "en")
     return float(jiwer.wer([plain(text) for text in references], [plain(text) for text in texts]))
 
 
 @functools.cache
-def _normaliser(language: str) -> Callable[[str], str]:
+def _normaliser(*, english: bool) -> Callable[[str], str]:
     try:
         from whisper_normalizer.basic import BasicTextNormalizer
         from whisper_normalizer.english import EnglishTextNormalizer
     except ImportError:
         raise SystemExit("Word errors need the extra `benchmarks`: pip install -e '.[benchmarks]'") from None
-    normaliser: Callable[[str], str] = EnglishTextNormalizer() if language else BasicTextNormalizer()
+    normaliser: Callable[[str], str] = EnglishTextNormalizer() if english else BasicTextNormalizer()
     return normaliser

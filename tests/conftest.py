@@ -59,13 +59,7 @@ class Recording:
 def join_clips(parts: list[Clip], path: Path, gap_s: float = 0.5) -> Recording:
     """Write the clips one after the other, with silence between them, to the WAV file ``path`` (16 kHz mono s16)."""
     gap = bytes(2 * int(gap_s * 16_000))
-    pcm = gap.join(_pcm(part.path) for part in parts)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(pcm)
-    return Recording(path, len(pcm) / 32_000, " ".join(part.text for part in parts))
+    return _recording(path, gap.join(_pcm(part.path) for part in parts), parts)
 
 
 def join_windows(parts: list[Clip], path: Path, pause_s: float = 2.5) -> Recording:
@@ -75,12 +69,17 @@ def join_windows(parts: list[Clip], path: Path, pause_s: float = 2.5) -> Recordi
     pcm = b""
     for number, part in enumerate(filled):
         pcm += _pcm(part.path) + (breath if filled[number + 1 : number + 2] == [part] else pause)
+    return _recording(path, pcm, filled)
+
+
+def _recording(path: Path, pcm: bytes, parts: list[Clip]) -> Recording:
+    """``pcm``, in which ``parts`` are spoken, as a WAV file."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(16_000)
         file.writeframes(pcm)
-    return Recording(path, len(pcm) / 32_000, " ".join(part.text for part in filled))
+    return Recording(path, len(pcm) / 32_000, " ".join(part.text for part in parts))
 
 
 def _pcm(path: Path) -> bytes:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from app.transcript import KEPT_PAUSE, LONG_PAUSE, MAX_WINDOW, SAMPLE_RATE, Vad, Window
+from app.transcript import MAX_WINDOW, SAMPLE_RATE, Vad, Window, left_out
 
 #: Samples of one figure: 32 ms, the only size that Silero takes at 16 kHz.
 FRAME = 512
@@ -125,7 +125,7 @@ class WindowCutter:
     def _is_over(self) -> bool:
         """Whether the pause that is on ends the window."""
         spoken_until = self._spans[-1][1]
-        return (self._now - spoken_until) * FRAME > LONG_PAUSE and self._sound(spoken_until) >= self._late
+        return left_out((self._now - spoken_until) * FRAME) > 0 and self._sound(spoken_until) >= self._late
 
     def _sound(self, end: int) -> int:
         """Frames that are heard of the window in hand up to ``end``, or one more for each long pause."""
@@ -134,7 +134,7 @@ class WindowCutter:
             return length
         starts = [start for start, _ in self._spans] + ([self._open.start] if self._open else [])
         pauses = [start - until for (_, until), start in zip(self._spans, starts[1:], strict=False) if start < end]
-        return length - sum((pause * FRAME - KEPT_PAUSE) // FRAME for pause in pauses if pause * FRAME > LONG_PAUSE)
+        return length - sum(left_out(pause * FRAME) // FRAME for pause in pauses)
 
     def _start(self) -> int:
         """Where the window in hand begins: a little before its first span."""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+#: More CPU threads than this gain nothing for one window and starve the rest of the machine.
+MAX_THREADS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:

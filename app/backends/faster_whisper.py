@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.backends import BACKENDS, rules
-from app.backends.base import LoadOptions, ModelInfo
+from app.backends.base import MAX_THREADS, LoadOptions, ModelInfo
 from app.backends.rules import Attempt
-from app.backends.tokens import suppressed_tokens, text_of
+from app.backends.tokens import APPENDED, PREPENDED, Decoded, suppressed_tokens
 from app.backends.whisper import Pass, WhisperBackend
 from app.errors import BackendUnavailable
 
@@ -25,13 +25,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: More threads than this gain nothing for one window and starve the rest of the machine.
-MAX_THREADS = 8
 #: On a CPU so many replicas of the model, which have one set of weights, share the threads and a step's windows:
 #: threads that work on one window mostly wait for one another.
 REPLICAS = 2
-#: Punctuation that belongs to the word behind or before it (OpenAI's lists).
-PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001
 
 
 class FasterWhisper(WhisperBackend):
@@ -196,15 +192,10 @@ class FasterWhisper(WhisperBackend):
 
 
 def _attempt(tokenizer: Any, result: Any, temperature: float) -> Attempt:
-    """CTranslate2's score is a mean over the tokens; Whisper's counts the end of text as one more."""
+    """CTranslate2's score is a mean over the tokens."""
     tokens = tuple(int(token) for token in result.sequences_ids[0])
-    return Attempt(
-        tokens=tokens,
-        text=text_of(tokenizer, tokens).strip(),
-        avg_logprob=float(result.scores[0]) * len(tokens) / (len(tokens) + 1),
-        no_speech_prob=float(result.no_speech_prob),
-        temperature=temperature,
-    )
+    decoded = Decoded(tokens, float(result.scores[0]) * len(tokens), float(result.no_speech_prob))
+    return decoded.attempt(tokenizer, temperature)
 
 
 def _parts(rows: list[Any], number: int) -> list[list[Any]]:

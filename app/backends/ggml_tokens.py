@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from app.backends.tokens import APPENDED, PREPENDED
+
 #: How GPT-2 cuts text before it is made into tokens.
 _PIECES = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+")
 #: Languages written without spaces: each character is a word.
 UNSPACED = {"zh", "ja", "th", "lo", "my", "yue"}
-#: What belongs to the word behind or before it (OpenAI's lists).
-PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001
 
 
 class Vocabulary:
@@ -47,17 +47,14 @@ class GgmlTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Each piece of the text as the longest tokens that spell it, as whisper.cpp does."""
-        tokens: list[int] = []
+        numbers, tokens = self._vocabulary.numbers, list[int]()
         for piece in _PIECES.findall(text):
             raw = piece.encode()
             while raw:
-                length = next(n for n in range(min(len(raw), self._vocabulary.longest), 0, -1) if raw[:n] in self)
-                tokens.append(self._vocabulary.numbers[raw[:length]])
+                length = next(n for n in range(min(len(raw), self._vocabulary.longest), 0, -1) if raw[:n] in numbers)
+                tokens.append(numbers[raw[:length]])
                 raw = raw[length:]
         return tokens
-
-    def __contains__(self, spelled: bytes) -> bool:
-        return spelled in self._vocabulary.numbers
 
     def bytes_of(self, token: int) -> bytes:
         return self._vocabulary.bytes[token]

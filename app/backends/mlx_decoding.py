@@ -9,11 +9,10 @@ backend's ``load``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from app.backends import mlx_network, rules
-from app.backends.tokens import suppressed_tokens
+from app.backends.tokens import Decoded, suppressed_tokens
 
 #: Arrays that the next token depends on; MLX takes any tree of tuples.
 State = tuple[Any, ...]
@@ -74,17 +73,6 @@ class TokenFilter:
         first, last, _, time = state
         timed = (tokens >= self._begin)[:, None]
         return mx.zeros_like(first), timed, first | last, mx.where(timed, tokens[:, None], time)
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """A sequence without prompt and end; ``logprob`` sums its tokens' log-probabilities and the end's,
-    as filtered; ``raw_logprobs``, where asked for, are each token's before the filter."""
-
-    tokens: tuple[int, ...]
-    logprob: float
-    no_speech_prob: float
-    raw_logprobs: tuple[float, ...] = ()
 
 
 class Decoder:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from app.backends import BACKENDS, mlx_decoding, mlx_network, rules
 from app.backends.base import LoadOptions, Memory, ModelInfo
 from app.backends.rules import Attempt
-from app.backends.tokens import text_of
+from app.backends.tokens import Decoded
 from app.backends.whisper import Pass, WhisperBackend
 from app.errors import BackendUnavailable
 
@@ -107,13 +107,13 @@ class MlxWhisper(WhisperBackend):
 
     def _greedy(self, work: Pass) -> list[Attempt]:
         rows = work.features.shape[0]
-        return [_attempt(work, decoded, 0.0) for decoded in self._decoded(work, work.features, 0.0, rows)]
+        return [decoded.attempt(work.tokenizer, 0.0) for decoded in self._decoded(work, work.features, 0.0, rows)]
 
     def _sample(self, work: Pass, row: int, temperature: float) -> Attempt:
         drawn = self._decoded(work, work.features[row : row + 1], temperature, rules.BEST_OF)
-        return _attempt(work, max(drawn, key=_likelihood), temperature)
+        return max(drawn, key=lambda one: one.likelihood).attempt(work.tokenizer, temperature)
 
-    def _decoded(self, work: Pass, features: Any, temperature: float, rows: int) -> list[mlx_decoding.Decoded]:
+    def _decoded(self, work: Pass, features: Any, temperature: float, rows: int) -> list[Decoded]:
         if self._decoder is None:  # one serves all languages: their tokenizers differ in the prompt only
             self._decoder = mlx_decoding.Decoder(self._model, work.tokenizer)
         return self._decoder.decode(features, work.prompt, temperature, rows, work.logprobs)
@@ -142,22 +142,6 @@ class _Encoded:
     def forward_with_cross_qk(self, features: Any, tokens: Any) -> tuple[Any, Any]:
         logits, _, cross_qk = self._decoder(tokens, features)
         return logits, cross_qk
-
-
-def _likelihood(decoded: mlx_decoding.Decoded) -> float:
-    """OpenAI's ranking of candidates: log-probability a token."""
-    return decoded.logprob / max(1, len(decoded.tokens))
-
-
-def _attempt(work: Pass, decoded: mlx_decoding.Decoded, temperature: float) -> Attempt:
-    return Attempt(
-        tokens=decoded.tokens,
-        text=text_of(work.tokenizer, decoded.tokens).strip(),
-        avg_logprob=decoded.logprob / (len(decoded.tokens) + 1),
-        no_speech_prob=decoded.no_speech_prob,
-        temperature=temperature,
-        logprobs=decoded.raw_logprobs,
-    )
 
 
 def _device(asked: str, mx: Any) -> str:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from app.backends import BACKENDS, rules, torch_decoding, torch_network
 from app.backends.base import LoadOptions, Memory, ModelInfo
 from app.backends.rules import Attempt
-from app.backends.tokens import text_of
 from app.backends.whisper import Pass, WhisperBackend
 from app.errors import BackendUnavailable
 
@@ -115,14 +114,14 @@ class OpenAIWhisper(WhisperBackend):
             ]
         else:
             found = torch_decoding.greedy(model, tokenizer, features, work.prompt, raw=work.logprobs)
-        return [_attempt(work, decoded, 0.0) for decoded in found]
+        return [decoded.attempt(work.tokenizer, 0.0) for decoded in found]
 
     def _sample(self, work: Pass, row: int, temperature: float) -> Attempt:
         features = work.features[row : row + 1]
         decoded = torch_decoding.sampled(
             self._model, work.tokenizer, features, work.prompt, temperature, raw=work.logprobs
         )
-        return _attempt(work, decoded, temperature)
+        return decoded.attempt(work.tokenizer, temperature)
 
     def _seed(self, seed: int) -> None:
         self._torch.manual_seed(seed)
@@ -148,17 +147,6 @@ class _Encoded:
 
     def __call__(self, features: Any, tokens: Any) -> Any:
         return self.decoder(tokens, features)
-
-
-def _attempt(work: Pass, decoded: torch_decoding.Decoded, temperature: float) -> Attempt:
-    return Attempt(
-        tokens=decoded.tokens,
-        text=text_of(work.tokenizer, decoded.tokens).strip(),
-        avg_logprob=decoded.logprob / (len(decoded.tokens) + 1),
-        no_speech_prob=decoded.no_speech_prob,
-        temperature=temperature,
-        logprobs=decoded.raw_logprobs,
-    )
 
 
 def _device(asked: str, torch: Any) -> str:

@@ -5,11 +5,42 @@ mlx-whisper and openai-whisper (``tiktoken``) and ours for whisper.cpp's vocabul
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from app.backends import rules
 from app.transcript import TokenLogprob
+
+#: Punctuation that belongs to the word behind or before it (OpenAI's lists).
+PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A sequence without prompt and end; ``logprob`` sums its tokens' log-probabilities and the end's,
+    as filtered; ``raw_logprobs``, where asked for, are each token's before the filter."""
+
+    tokens: tuple[int, ...]
+    logprob: float
+    no_speech_prob: float
+    raw_logprobs: tuple[float, ...] = ()
+
+    @property
+    def likelihood(self) -> float:
+        """OpenAI's ranking of candidates: log-probability a token."""
+        return self.logprob / max(1, len(self.tokens))
+
+    def attempt(self, tokenizer: Any, temperature: float) -> rules.Attempt:
+        """The sequence with the text that it spells; Whisper's mean counts the end of text as one token more."""
+        return rules.Attempt(
+            tokens=self.tokens,
+            text=text_of(tokenizer, self.tokens).strip(),
+            avg_logprob=self.logprob / (len(self.tokens) + 1),
+            no_speech_prob=self.no_speech_prob,
+            temperature=temperature,
+            logprobs=self.raw_logprobs,
+        )
 
 
 def prompt_tokens(tokenizer: Any, text: str) -> tuple[int, ...]:

@@ -8,22 +8,10 @@ functions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from app.backends import rules
-from app.backends.tokens import suppressed_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """A sequence without prompt and end; ``logprob`` sums its tokens' log-probabilities and the end's,
-    as filtered; ``raw_logprobs``, where asked for, are each token's before the filter."""
-
-    tokens: tuple[int, ...]
-    logprob: float
-    no_speech_prob: float
-    raw_logprobs: tuple[float, ...] = ()
+from app.backends.tokens import Decoded, suppressed_tokens
 
 
 def probabilities(decoder: Any, features: Any, sot: int, tokens: Sequence[int]) -> list[float]:
@@ -142,12 +130,12 @@ class _Loop:
     def _likeliest(
         self, found: Sequence[Any], totals: Sequence[float], silence: float, figures: Sequence[list[float]]
     ) -> Decoded:
-        """By OpenAI's ranking of candidates: log-probability a token."""
-        candidates = [self._own(sequence.tolist()) for sequence in found]
-        best = max(range(len(candidates)), key=lambda i: totals[i] / max(1, len(candidates[i])))
-        tokens = candidates[best]
-        raws = figures[best][: len(tokens)] if self._raw else ()
-        return Decoded(tokens, float(totals[best]), float(silence), tuple(raws))
+        candidates = []
+        for number, (sequence, total) in enumerate(zip(found, totals, strict=True)):
+            tokens = self._own(sequence.tolist())
+            raws = figures[number][: len(tokens)] if self._raw else ()
+            candidates.append(Decoded(tokens, float(total), float(silence), tuple(raws)))
+        return max(candidates, key=lambda one: one.likelihood)
 
     def _own(self, sequence: list[int]) -> tuple[int, ...]:
         """What was decoded of a sequence, without prompt and end."""

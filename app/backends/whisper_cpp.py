@@ -9,7 +9,6 @@ empty, by the same rule as everywhere, and segments say 0. Log-probabilities are
 from __future__ import annotations
 
 import os
-import struct
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,25 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.backends import BACKENDS, rules
-from app.backends.base import LoadOptions, ModelInfo
+from app.backends.base import MAX_THREADS, LoadOptions, ModelInfo
 from app.backends.ggml_tokens import GgmlTokenizer, Vocabulary
 from app.backends.rules import Attempt
-from app.backends.tokens import text_of
+from app.backends.tokens import Decoded
 from app.backends.whisper import Pass, WhisperBackend
+from app.convert.checkpoint import Dims
+from app.convert.ggml import read_dims
 from app.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: More threads than this gain nothing for one window and starve the rest of the machine.
-MAX_THREADS = 8
 #: ggml's level of an error in its log.
 ERROR_LEVEL = 4
-#: The first bytes of a ggml file, and the sizes behind them: app.convert.ggml writes the same.
-MAGIC, HEADER = b"lmgg", struct.Struct("<4s11i")
-#: The sizes' places in it.
-VOCABULARY, TEXT_HEADS, TEXT_LAYERS, MELS = 1, 8, 9, 10
 #: Vocabularies from this size on are multilingual.
 MULTILINGUAL = 51865
 #: The heads that follow the words, in OpenAI's models: by the decoder's layers and heads, and the mels.
@@ -77,31 +72,30 @@ class WhisperCpp(WhisperBackend):
             raise BackendUnavailable(f"pywhispercpp is not installed. Install it with: {install}") from None
         if options.precision != "default":
             raise BackendUnavailable("whisper.cpp computes in its file's own precision; load another file for another.")
-        file, sizes = _read_header(model_path)
+        file, dims = _find_model(model_path)
         self._cpp: Any = _pywhispercpp
         device = _device(options.device, str(_pywhispercpp.whisper_print_system_info()))
         self._threads = options.threads or min(os.cpu_count() or 1, MAX_THREADS)
-        self._context = self._open(file, sizes, use_gpu=device != "cpu")
-        self._multilingual = sizes[VOCABULARY] >= MULTILINGUAL
-        self._languages = _languages(_pywhispercpp, sizes[VOCABULARY]) if self._multilingual else {}
+        self._multilingual = dims.n_vocab >= MULTILINGUAL
+        self._context = self._open(file, dims, use_gpu=device != "cpu")
+        self._languages = _languages(_pywhispercpp, dims.n_vocab) if self._multilingual else {}
         self._vocabulary = Vocabulary(_pywhispercpp, self._context)
         return ModelInfo(device, "ggml", self._multilingual)
 
-    def _open(self, file: Path, sizes: Sequence[int], *, use_gpu: bool) -> Any:
+    def _open(self, file: Path, dims: Dims, *, use_gpu: bool) -> Any:
         """The library's context; what it cannot load it only logs, and crashes later."""
         cpp, said = self._cpp, list[tuple[int, str]]()
-        layers, multilingual = sizes[TEXT_LAYERS], sizes[VOCABULARY] >= MULTILINGUAL
         params = cpp.whisper_context_default_params()
         params.use_gpu = use_gpu
         # Flash attention keeps no weights that words could be aligned by.
         params.flash_attn, params.dtw_token_timestamps = False, True
-        known = ALIGNMENT.get((layers, sizes[TEXT_HEADS], sizes[MELS]))
+        known = ALIGNMENT.get((dims.n_text_layer, dims.n_text_head, dims.n_mels))
         if known:
-            name = f"WHISPER_AHEADS_{known}" + ("" if multilingual else "_EN")
+            name = f"WHISPER_AHEADS_{known}" + ("" if self._multilingual else "_EN")
             params.dtw_aheads_preset = getattr(cpp.whisper_alignment_heads_preset, name)
         else:
             params.dtw_aheads_preset = cpp.whisper_alignment_heads_preset.WHISPER_AHEADS_N_TOP_MOST
-            params.dtw_n_top = layers - layers // 2
+            params.dtw_n_top = dims.n_text_layer - dims.n_text_layer // 2
         cpp.whisper_log_set(lambda level, text, *_: said.append((int(level), str(text))))
         try:
             context = cpp.whisper_init_from_file_with_params(str(file), params)
@@ -178,14 +172,8 @@ class WhisperCpp(WhisperBackend):
         tokens = tuple(int(each.id) for each in spoken)
         sound.tokens, sound.ends = tokens, tuple(int(each.t_dtw) for each in spoken)
         sound.likely = tuple(float(each.p) for each in spoken)
-        return Attempt(
-            tokens=tokens,
-            text=text_of(tokenizer, tokens).strip(),
-            avg_logprob=sum(float(each.plog) for each in data) / (len(tokens) + 1),
-            no_speech_prob=0.0,
-            temperature=temperature,
-            logprobs=tuple(float(each.plog) for each in spoken),
-        )
+        figures = tuple(float(each.plog) for each in spoken)
+        return Decoded(tokens, sum(float(each.plog) for each in data), 0.0, figures).attempt(tokenizer, temperature)
 
     def _add_words(self, work: Pass, row: int, segments: list[dict[str, Any]], frames: int) -> None:
         sound, place = work.features[row], 0
@@ -210,14 +198,13 @@ def _find(tokens: tuple[int, ...], part: Sequence[int], start: int) -> int:
     raise ValueError("these are not the tokens that were aligned")
 
 
-def _read_header(model_path: str) -> tuple[Path, tuple[int, ...]]:
-    """The ggml file in ``model_path`` and its header's figures, the magic's place among them."""
+def _find_model(model_path: str) -> tuple[Path, Dims]:
+    """The ggml file in ``model_path``, and the model's sizes."""
     path = Path(model_path)
     for file in [path] if path.is_file() else sorted(path.glob("*.bin")):
-        with file.open("rb") as opened:
-            header = opened.read(HEADER.size)
-        if header[:4] == MAGIC and len(header) == HEADER.size:
-            return file, (0, *HEADER.unpack(header)[1:])
+        dims = read_dims(file)
+        if dims is not None:
+            return file, dims
     raise BackendUnavailable(f"{model_path} is no ggml model for whisper.cpp. Convert or download it again.")
 
 

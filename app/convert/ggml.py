@@ -11,7 +11,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from app.convert.checkpoint import Checkpoint
+from app.convert.checkpoint import Checkpoint, Dims
 from app.convert.tokens import token_bytes
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: "ggml" as whisper.cpp reads it.
 MAGIC = 0x67676D6C
+#: What a file begins with: magic, the model's sizes, and how its weights are stored.
+HEADER = struct.Struct("<i10ii")
 #: Whisper's short-time Fourier transform: 400 samples of 16 kHz, so 201 bins.
 N_FFT = 400
 #: The upper end of the mel scale, 8 kHz in Slaney's mels.
@@ -34,7 +36,7 @@ def write(checkpoint: Checkpoint, dest: Path) -> None:
     # whisper.cpp makes up the names of what is no text itself.
     tokens = checkpoint.tokenizer.tokens()[: checkpoint.tokenizer.end_of_text]
     with (dest / "ggml-model.bin").open("wb") as file:
-        file.write(struct.pack("<i10ii", MAGIC, *astuple(checkpoint.dims), 1))
+        file.write(HEADER.pack(MAGIC, *astuple(checkpoint.dims), 1))
         file.write(struct.pack("<ii", *filters.shape) + filters.tobytes())
         file.write(struct.pack("<i", len(tokens)))
         for token in tokens:
@@ -43,6 +45,16 @@ def write(checkpoint: Checkpoint, dest: Path) -> None:
         for weight in checkpoint.weights():
             _write_tensor(file, weight.name, checkpoint.array(weight.source))
     checkpoint.write_companions(dest)
+
+
+def read_dims(file: Path) -> Dims | None:
+    """The sizes of the model in ``file``; None where it is no ggml file. Raises OSError."""
+    with file.open("rb") as opened:
+        header = opened.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    magic, *sizes, _ = HEADER.unpack(header)
+    return Dims(*sizes) if magic == MAGIC else None
 
 
 def _write_tensor(file: BinaryIO, name: str, numbers: NDArray[np.floating]) -> None:
