@@ -182,6 +182,8 @@ def test_openais_client_does_not_send_a_cancelled_request_again(
         with pytest.raises(openai.APIStatusError) as caught:
             call.result(timeout=10)
     assert (caught.value.status_code, caught.value.code) == (410, "cancelled")
+    # The answer is logged once it is sent, perhaps a moment after the client has it.
+    wait_for(lambda: fake.log.read_text().count("status=410") > before, 10, fake.log)
     assert fake.log.read_text().count("status=410") == before + 1
     assert queue(fake) == []
 
