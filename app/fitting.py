@@ -30,7 +30,7 @@ class Verdict:
     """What ``whisperd tune`` found: whether to ``fit`` the windows of ``model`` with ``margin_s`` seconds of silence.
 
     Of ``words`` transcribed whole ``differing`` were others (with references: errors more, which may be negative);
-    of ``windows`` fitted ones ``reruns`` were encoded whole after all; ``gain`` is whole seconds over fitted seconds.
+    of ``windows`` fitted ones ``reruns`` were encoded again, longer; ``gain`` is whole seconds over fitted seconds.
     """
 
     backend: str

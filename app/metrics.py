@@ -45,7 +45,7 @@ class Metrics:
         )
         self.rerun_windows = Counter(
             "whisperd_rerun_windows",
-            "Fitted windows that had to be encoded whole after all: a guard failed",
+            "Fitted windows that had to be encoded again, longer: a guard failed, or a short text was unsure",
             registry=registry,
         )
         self.audio_seconds = Counter("whisperd_audio_seconds", "Audio transcribed", registry=registry)

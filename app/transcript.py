@@ -75,7 +75,7 @@ class Window:
     ``speech`` are the spans (samples of the recording) in which speech was found, inside the window, in order.
     ``encoded`` is the length in samples that the encoder sees (the sound padded with silence), at most
     ``MAX_WINDOW``, for which Whisper was trained; a shorter one is *fitted*. ``retry`` marks a window whose greedy text
-    failed the guards: it goes through the temperature ladder alone, encoded whole.
+    failed the guards: it goes again alone, encoded longer, and once it is whole through the temperature ladder.
     """
 
     start: int

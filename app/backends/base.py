@@ -52,7 +52,7 @@ class WindowResult:
     """A window's outcome: its ``segments`` (times in seconds of the recording) and what must go back to the queue.
 
     ``again`` holds the part of the window behind its last timestamp where that still holds speech; or the window
-    itself, to be encoded whole with ``retry`` set, where its greedy text failed the guards and it was fitted, or not
+    itself, with ``retry`` set, where its greedy text failed the guards and it was fitted (to be encoded longer), or not
     alone in the step (its segments are then empty).
     """
 
@@ -62,7 +62,7 @@ class WindowResult:
 
     @property
     def rerun(self) -> bool:
-        """Whether the window was fitted, and must be encoded whole."""
+        """Whether the window was fitted, and must be encoded longer."""
         return any(window.retry and window.encoded > self.window.encoded for window in self.again)
 
 

@@ -7,7 +7,7 @@ is the same for all, by ``app.backends.rules``. One step is one pass:
 * At temperature 0 they are decoded together. Above 0 each window is sampled alone, seeded by its own start where the
   library can be seeded (MLX, torch), so that a job gives the same text however its windows were grouped.
 * A window alone goes through the whole ladder on its one encoding, unless that was fitted: then what fails the guards
-  comes back, to be encoded whole. A window that comes back with ``retry`` starts at the bottom again: the greedy
+  comes back, to be encoded longer. A window that comes back with ``retry`` starts at the bottom again: the greedy
   pass costs little beside the encoder's, it is a candidate where all attempts fail, and the result is the one that
   the window would have had alone.
 """
@@ -135,7 +135,7 @@ class WhisperBackend(Backend):
         prompt = prompt_tokens(tokenizer, options.prompt)
         work = Pass(features, tokenizer, prompt, options.beam_size, options.logprobs, fitted=frames < MAX_FRAMES)
         decoded = self._decode(work, windows, options.temperatures)
-        used = [attempt for attempt in decoded if attempt]
+        used = [attempt for attempt in decoded if isinstance(attempt, Attempt)]
         return StepResult(
             windows=tuple(
                 self._result(work, row, window, decoded[row], options.words) for row, window in enumerate(windows)
@@ -168,8 +168,8 @@ class WhisperBackend(Backend):
                 raise InvalidRequest(f"This model does not know the language {language!r}.", param="language") from None
         return self._tokenizers[key]
 
-    def _decode(self, work: Pass, windows: Sequence[Window], temperatures: Sequence[float]) -> list[Attempt | None]:
-        """An attempt for each window; None for one that must come back alone."""
+    def _decode(self, work: Pass, windows: Sequence[Window], temperatures: Sequence[float]) -> list[Attempt | Window]:
+        """An attempt for each window, or the window as it must come back, alone."""
         greedy = self._greedy(work) if temperatures[0] == 0 else []
         return [
             self._climb(work, row, window, greedy, temperatures, len(windows) == 1)
@@ -184,7 +184,7 @@ class WhisperBackend(Backend):
         greedy: Sequence[Attempt],
         temperatures: Sequence[float],
         alone: bool,
-    ) -> Attempt | None:
+    ) -> Attempt | Window:
         def decode(temperature: float) -> Attempt:
             return greedy[row] if temperature == 0 else self._sample(work, row, temperature)
 
@@ -192,12 +192,13 @@ class WhisperBackend(Backend):
         if not work.fitted and (alone or len(temperatures) == 1):
             return rules.climb(decode, temperatures)
         first = decode(temperatures[0])
-        again = rules.needs_whole(first, window) if work.fitted else rules.needs_fallback(first)
-        return None if again else first
+        alone_again = MAX_WINDOW if rules.needs_fallback(first) else 0
+        encoded = rules.encode_again(first, window) if work.fitted else alone_again
+        return replace(window, encoded=encoded, retry=True) if encoded else first
 
-    def _result(self, work: Pass, row: int, window: Window, decoded: Attempt | None, words: bool) -> WindowResult:
-        if decoded is None:
-            return WindowResult(window, again=(replace(window, encoded=MAX_WINDOW, retry=True),))
+    def _result(self, work: Pass, row: int, window: Window, decoded: Attempt | Window, words: bool) -> WindowResult:
+        if isinstance(decoded, Window):
+            return WindowResult(window, again=(decoded,))
         if rules.is_silence(decoded):
             return WindowResult(window)
         pieces, rest = rules.read(window, decoded.tokens, work.tokenizer.timestamp_begin)

@@ -71,7 +71,7 @@ def _sentence(found: Comparison, verdict: Verdict, model: str) -> str:
     said = (
         f"{model} on {verdict.backend} with {verdict.margin_s:g} s of silence behind each window: "
         f"{found.gain:.1f} times faster, {found.differing} of {found.words} words differ{errors}; "
-        f"{found.reruns} of {found.windows} windows had to be encoded whole after all."
+        f"{found.reruns} of {found.windows} windows had to be encoded again, longer."
     )
     if verdict.fit:
         return f"{said}\nIts windows can be fitted."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -215,20 +216,26 @@ def test_words_are_stripped_put_in_order_and_kept_inside_the_window():
 
 
 @pytest.mark.parametrize(
-    ("figures", "seconds", "whole"),
+    ("figures", "seconds", "again"),
     [
-        ({}, 3, False),
-        ({"avg_logprob": -0.51}, 4.9, True),
-        ({"avg_logprob": -0.51}, 5, False),
-        ({"avg_logprob": -1.01}, 14, True),
-        ({"avg_logprob": -1.01, "no_speech_prob": 0.9}, 14, True),
-        ({"avg_logprob": float("nan")}, 14, True),
-        ({"text": "and so " * 40}, 14, True),
-        ({"tokens": tuple(range(224))}, 14, True),
+        ({}, 3, 0),
+        ({"avg_logprob": -0.51}, 4.9, rules.ROOMY),
+        ({"avg_logprob": -0.51}, 5, 0),
+        ({"avg_logprob": -1.01}, 3, MAX_WINDOW),
+        ({"avg_logprob": -1.01}, 14, MAX_WINDOW),
+        ({"avg_logprob": -1.01, "no_speech_prob": 0.9}, 14, MAX_WINDOW),
+        ({"avg_logprob": float("nan")}, 14, MAX_WINDOW),
+        ({"text": "and so " * 40}, 14, MAX_WINDOW),
+        ({"tokens": tuple(range(224))}, 14, MAX_WINDOW),
     ],
 )
-def test_a_fitted_window_is_encoded_whole_where_its_text_cannot_be_trusted(figures, seconds, whole):
+def test_a_fitted_window_is_encoded_longer_where_its_text_cannot_be_trusted(figures, seconds, again):
     attempt = rules.Attempt(
         **{"tokens": (1, 2), "text": "Yes.", "avg_logprob": -0.2, "no_speech_prob": 0.0} | figures, temperature=0.0
     )
-    assert rules.needs_whole(attempt, window(seconds, (0, seconds))) == whole
+    fitted = window(seconds, (0, seconds)).fitted(SECOND)
+    assert rules.encode_again(attempt, fitted) == again
+    if again:
+        # Where the roomier one is still unsure, it is used; what fails a guard is encoded whole all the same.
+        roomier = replace(fitted, encoded=rules.ROOMY)
+        assert rules.encode_again(attempt, roomier) == (MAX_WINDOW if again == MAX_WINDOW else 0)

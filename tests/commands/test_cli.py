@@ -170,7 +170,7 @@ def test_tune_measures_says_what_it_found_and_stores_it(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     said = " ".join(result.stdout.split())
     assert "micro on faster-whisper with 3 s of silence behind each window:" in said
-    assert "of 20 windows had to be encoded whole after all." in said
+    assert "of 20 windows had to be encoded again, longer." in said
     verdict = Verdicts(tmp_path).find("faster-whisper", "micro")
     assert verdict is not None
     assert ("can be fitted" in said) == verdict.fit
