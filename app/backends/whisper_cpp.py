@@ -115,9 +115,14 @@ class WhisperCpp(WhisperBackend):
     def _detect(self, features: Any) -> Mapping[str, float]:
         import numpy as np
 
-        samples, found = features[0].samples, np.zeros(self._cpp.whisper_lang_max_id() + 1, np.float32)
-        self._cpp.whisper_pcm_to_mel(self._context, samples, len(samples), self._threads)
-        self._cpp.whisper_lang_auto_detect(self._context, 0, self._threads, found)
+        cpp, samples = self._cpp, features[0].samples
+        # The library detects at the length that its last call encoded. This one sets it, and finds a tenth of a second
+        # too little to encode.
+        params = self._params(cpp.whisper_sampling_strategy.WHISPER_SAMPLING_GREEDY, samples)
+        params.duration_ms = 100
+        cpp.whisper_full(self._context, params, samples, len(samples))
+        found = np.zeros(cpp.whisper_lang_max_id() + 1, np.float32)
+        cpp.whisper_lang_auto_detect(self._context, 0, self._threads, found)
         return {code: float(found[number]) for code, number in self._languages.items()}
 
     def _make_tokenizer(self, language: str, task: str) -> Any:
@@ -137,13 +142,9 @@ class WhisperCpp(WhisperBackend):
     def _attempt(self, work: Pass, sound: Sound, temperature: float, beams: int) -> Attempt:
         cpp, tokenizer = self._cpp, work.tokenizer
         strategies = cpp.whisper_sampling_strategy
-        params = cpp.whisper_full_default_params(
-            strategies.WHISPER_SAMPLING_BEAM_SEARCH if beams > 1 else strategies.WHISPER_SAMPLING_GREEDY
-        )
-        params.n_threads = self._threads
-        params.print_progress = params.print_realtime = params.print_timestamps = False
+        strategy = strategies.WHISPER_SAMPLING_BEAM_SEARCH if beams > 1 else strategies.WHISPER_SAMPLING_GREEDY
+        params = self._params(strategy, sound.samples)
         params.language, params.translate = tokenizer.language, tokenizer.task == "translate"
-        params.audio_ctx = len(sound.samples) // rules.SAMPLES_PER_TIMESTAMP
         params.single_segment, params.no_context, params.suppress_nst = True, True, True
         params.temperature, params.temperature_inc = temperature, 0.0
         # Its guards are whisperd's, but for silence, which only it can tell.
@@ -157,6 +158,14 @@ class WhisperCpp(WhisperBackend):
         if status != 0:
             raise RuntimeError(f"whisper_full returned {status}")
         return self._read(tokenizer, sound, temperature)
+
+    def _params(self, strategy: Any, samples: NDArray[np.float32]) -> Any:
+        """The library's parameters for a call on ``samples``, which are encoded at their own length."""
+        params = self._cpp.whisper_full_default_params(strategy)
+        params.n_threads = self._threads
+        params.print_progress = params.print_realtime = params.print_timestamps = False
+        params.audio_ctx = len(samples) // rules.SAMPLES_PER_TIMESTAMP
+        return params
 
     def _read(self, tokenizer: GgmlTokenizer, sound: Sound, temperature: float) -> Attempt:
         """The last call's result."""

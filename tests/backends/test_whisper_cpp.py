@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from app import convert
@@ -12,7 +13,9 @@ from app.backends.ggml_tokens import GgmlTokenizer, Vocabulary
 from app.backends.tokens import prompt_tokens
 from app.backends.whisper_cpp import WhisperCpp, _device
 from app.errors import BackendUnavailable
-from tests.backends.test_contract import MICRO, model_cache
+from app.transcript import SAMPLE_RATE, Options, Window
+from tests.backends.test_contract import MICRO, load, model_cache, pcm_of
+from tests.conftest import AUDIO
 
 __all__ = ["model_cache"]
 
@@ -106,3 +109,14 @@ def test_a_precision_is_refused():
     pytest.importorskip("_pywhispercpp")
     with pytest.raises(BackendUnavailable, match="file"):
         WhisperCpp().load(str(MICRO), LoadOptions(device="cpu", precision="int8"))
+
+
+def test_a_language_is_heard_the_same_whatever_was_encoded_before(model_cache):
+    backend = load("whisper.cpp", model_cache)
+    assert isinstance(backend, WhisperCpp)
+    pcm = pcm_of(AUDIO / "de000.flac")
+    heard = []
+    for before in (4, 30, 15):
+        backend.transcribe(pcm, [Window(0, SAMPLE_RATE, (), before * SAMPLE_RATE)], Options(temperature=1.0))
+        heard.append(backend._detect(backend._encode([pcm.astype(np.float32) / 32768], 800)))
+    assert heard[0] == heard[1] == heard[2]
