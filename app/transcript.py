@@ -6,7 +6,7 @@ whole samples at 16 kHz (``SAMPLE_RATE``) until they become a transcript's secon
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -169,6 +169,9 @@ class Transcript:
     prompt_tokens: int = 0
     decoded_tokens: int = 0
     with_logprobs: bool = False
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self.segments)
 
     @property
     def text(self) -> str:

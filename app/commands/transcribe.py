@@ -13,12 +13,10 @@ from tqdm import tqdm
 from tqdm.utils import CallbackIOWrapper
 
 from app.commands.flags import add_settings, settings_of
-from app.errors import BackendUnavailable, InvalidRequest, WhisperdError, error_from_code
+from app.errors import BackendUnavailable, WhisperdError, error_from_code
 from app.formats import FORMATS, GRANULARITIES
-from app.languages import language_code
 from app.settings import Settings, origin
-from app.transcriber import Transcriber
-from app.transcript import Options
+from app.transcriber import Asked, Transcriber
 
 #: File endings of the formats that are not their own.
 _ENDINGS = {"text": "txt", "verbose_json": "json"}
@@ -42,14 +40,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    language_code(options.language)  # a wrong one should fail before anything is loaded
-    if not 0 <= options.temperature <= 1:
-        raise InvalidRequest("The temperature is a number from 0 to 1.")
+    transcriber = Transcriber(settings)
+    asked = Asked(
+        language=options.language, prompt=options.prompt, temperature=options.temperature, words=options.words
+    )
+    transcriber.options(**asked)  # what cannot be asked should fail before anything is loaded
     failed = 0
     with contextlib.ExitStack() as stack:
         transcribe = _through_server(settings, options) if not options.local and _server_runs(settings) else None
         if transcribe is None:
-            transcribe = _in_process(stack.enter_context(Transcriber(settings)), options, settings.beam_size)
+            transcribe = _in_process(stack.enter_context(transcriber), asked, options)
         for name in options.files:
             try:
                 _write(transcribe(Path(name)), Path(name), options)
@@ -59,15 +59,7 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _in_process(transcriber: Transcriber, options: argparse.Namespace, beam_size: int) -> Callable[[Path], str]:
-    asked = Options(
-        language=language_code(options.language),
-        prompt=options.prompt,
-        temperature=options.temperature,
-        words=options.words,
-        beam_size=beam_size,
-    )
-
+def _in_process(transcriber: Transcriber, asked: Asked, options: argparse.Namespace) -> Callable[[Path], str]:
     def transcribe(path: Path) -> str:
         with _bar(path, unit="s") as bar:
 
@@ -75,7 +67,7 @@ def _in_process(transcriber: Transcriber, options: argparse.Namespace, beam_size
                 bar.total = round(whole, 1)
                 bar.update(round(done - bar.n, 1))
 
-            transcript = transcriber.transcribe(path, asked, on_progress=show)
+            transcript = transcriber.transcribe(path, on_progress=show, **asked)
         return FORMATS[options.format].render(transcript, _granularities(options))
 
     return transcribe
