@@ -15,7 +15,8 @@ import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from app.backends import BACKENDS, default_backend
+from app import defaults, hardware
+from app.backends import BACKENDS, installed
 
 #: WHIS on a phone's keys.
 DEFAULT_PORT = 9447
@@ -52,7 +53,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(DEFAULT_PORT, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     backend: str = Field(
-        default_factory=default_backend, description=f"library that runs the model: {', '.join(BACKENDS)}"
+        default_factory=lambda: _choose().backend, description=f"library that runs the model: {', '.join(BACKENDS)}"
     )
     model: str = Field("", description="model to keep warm: a name of `whisperd models list`, a hub id or a folder")
     device: str = Field(
@@ -141,8 +142,17 @@ class Settings(BaseSettings):
 
     @property
     def default_model(self) -> str:
-        """The model of requests that name none: ``model``, else the backend's own default."""
-        return self.model or ("large-v3-turbo" if self.backend == "mlx-whisper" else "base")
+        """The model of requests that name none: ``model``, else what suits backend and machine."""
+        return self.choice.model
+
+    @property
+    def choice(self) -> defaults.Choice:
+        """Backend and model, and why these."""
+        return _choose(self.backend if "backend" in self.model_fields_set else "", self.model)
+
+
+def _choose(backend: str = "", model: str = "") -> defaults.Choice:
+    return defaults.choose(hardware.detect(), [name for name in BACKENDS if installed(name)], backend, model)
 
 
 def load_settings(**flags: Any) -> Settings:

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parent.parent
 #: A module imports from rows below its own, and sideways only inside its package.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("app", "app.errors"),
-    ("app.json_file", "app.languages", "app.model_names", "app.transcript"),
+    ("app.hardware", "app.json_file", "app.languages", "app.model_names", "app.transcript"),
+    ("app.defaults",),
     ("app.backends", "app.backends.base", "app.backends.rules", "app.backends.takes"),
     (
         "app.audio.*",

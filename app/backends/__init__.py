@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import platform
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,12 +56,6 @@ def installed(name: str) -> bool:
     """Whether the backend's library can be found, without importing it."""
     library = BACKENDS[name].library
     return library is None or importlib.util.find_spec(library) is not None
-
-
-def default_backend() -> str:
-    """mlx-whisper on Apple Silicon, faster-whisper elsewhere."""
-    apple_silicon = sys.platform == "darwin" and platform.machine() == "arm64"
-    return "mlx-whisper" if apple_silicon else "faster-whisper"
 
 
 def create(name: str) -> Backend:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -19,7 +20,9 @@ import uvicorn
 from app import __version__, log
 from app.api.app import create_app
 from app.commands.flags import add_settings, settings_of
+from app.defaults import too_large
 from app.engine.build import catalog_of
+from app.hardware import detect
 from app.settings import Settings, SettingsError, origin
 
 #: Seconds between the end of draining and uvicorn cutting the connections that are still open.
@@ -40,15 +43,20 @@ def run(options: argparse.Namespace) -> int:
     catalog.resolve("")  # without weights, stop here with the sentence that says what to do
     _check_writable(settings.state_dir)
     listener = _listen(settings)
+    choice, machine = settings.choice, detect()
     with contextlib.closing(listener):
         log.event(
             "whisperd starts",
             version=__version__,
             url=f"{origin(settings.host, listener.getsockname()[1])}/v1",
-            backend=settings.backend,
-            model=settings.default_model,
+            backend=choice.backend,
+            model=choice.model,
+            why=f"{choice.backend} is {choice.why_backend}; {choice.model} is {choice.why_model}",
+            machine=machine,
         )
-        if settings.default_model == "micro":
+        if unfit := too_large(machine, choice.backend, choice.model):
+            log.event("the model may be too large", logging.WARNING, reason=unfit)
+        if choice.model == "micro":
             log.event("micro is a toy model: it understands synthetic speech only, not people")
         # uvicorn shuts down in order and then raises the signal again: an end that was asked for is no failure.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import os
+import platform
+
+import pytest
+
+from app.hardware import Run, detect, look
+
+APPLE = {
+    "sw_vers -productVersion": "15.1",
+    "sysctl -n machdep.cpu.brand_string": "Apple M4 Pro",
+    "sysctl -n sysctl.proc_translated": "0",
+}
+SERVER = {
+    "cat /proc/cpuinfo": "processor\t: 0\nmodel name\t: AMD EPYC 9654\nprocessor\t: 1\nmodel name\t: AMD EPYC 9654\n",
+    "nvidia-smi --query-gpu=name,memory.total --format=csv,noheader,nounits": (
+        "NVIDIA H100 80GB HBM3, 81559\nNVIDIA H100 80GB HBM3, 81559"
+    ),
+}
+
+
+def said(answers: dict[str, str]) -> Run:
+    return lambda command: answers.get(" ".join(command), "")
+
+
+def test_a_mac_with_apple_silicon() -> None:
+    found = look("Darwin", "arm64", said(APPLE))
+    assert (found.chip, found.version, found.machine) == ("Apple M4 Pro", "15.1", "arm64")
+    assert found.apple_silicon
+    assert not found.rosetta
+    assert "Apple M4 Pro" in str(found)
+    assert "macOS 15.1" in str(found)
+
+
+def test_a_python_for_intel_on_it_is_translated() -> None:
+    found = look("Darwin", "x86_64", said(APPLE | {"sysctl -n sysctl.proc_translated": "1"}))
+    assert (found.machine, found.python) == ("arm64", "x86_64")
+    assert found.rosetta
+
+
+def test_a_mac_with_intel_is_no_apple_silicon() -> None:
+    intel = {"sysctl -n machdep.cpu.brand_string": "Intel(R) Core(TM) i7-8569U CPU @ 2.80GHz"}
+    found = look("Darwin", "x86_64", said(APPLE | intel | {"sysctl -n sysctl.proc_translated": ""}))
+    assert not found.apple_silicon
+    assert not found.rosetta
+
+
+def test_a_server_with_gpus() -> None:
+    found = look("Linux", "x86_64", said(SERVER))
+    assert (found.chip, found.nvidia, found.nvidia_memory) == ("AMD EPYC 9654", "NVIDIA H100 80GB HBM3", 81559 * 2**20)
+    assert "with 80 GB" in str(found)
+
+
+@pytest.mark.parametrize("answer", ["", "No devices were found", "NVIDIA GB10, [N/A]"])
+def test_what_says_nothing_of_a_gpu_is_none(answer: str) -> None:
+    query = "nvidia-smi --query-gpu=name,memory.total --format=csv,noheader,nounits"
+    found = look("Linux", "aarch64", said({query: answer}))
+    assert (found.nvidia, found.nvidia_memory, found.chip) == ("", 0, "aarch64")
+
+
+def test_this_machine_is_looked_at_once() -> None:
+    found = detect()
+    assert found is detect()
+    assert (found.system, found.cores) == (platform.system(), os.cpu_count())
+    assert found.memory > 2**29
+    assert found.chip
