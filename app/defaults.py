@@ -52,7 +52,7 @@ class Choice:
 
 
 def choose(hardware: Hardware, installed: Collection[str], backend: str = "", model: str = "") -> Choice:
-    """What to run on ``hardware`` with the ``installed`` backends; ``backend`` and ``model`` as asked for, "" where not."""
+    """What to run on ``hardware`` with the ``installed`` backends; ``backend`` and ``model`` as asked for, if so."""
     why_backend = "as configured"
     if not backend:
         backend, why_backend = _backend(hardware, installed)
