@@ -443,6 +443,17 @@ def test_the_cache_is_used_until_the_checkpoint_changes(tiny: Path, tmp_path: Pa
     assert ensure(tiny, "mlx", cache) != first
 
 
+def test_another_version_of_library_or_converter_converts_again(tiny: Path, tmp_path: Path) -> None:
+    made = {ensure(tiny, "ctranslate2", tmp_path)}
+    for changed in ("importlib.metadata.version", "app.convert.CONVERTER_VERSION"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(changed, (lambda _: "99.0") if changed.endswith("metadata.version") else 99)
+            made.add(ensure(tiny, "ctranslate2", tmp_path))
+    assert len(made) == 3
+    assert ensure(tiny, "ctranslate2", tmp_path) in made
+    assert len(list((tmp_path / "ctranslate2").glob("tiny-*"))) == 3
+
+
 def test_the_same_bytes_elsewhere_share_a_key(tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny, tmp_path / "other" / "tiny")
     assert ensure(tiny, "mlx", tmp_path / "cache") == ensure(tmp_path / "other" / "tiny", "mlx", tmp_path / "cache")
