@@ -93,4 +93,7 @@ def _row(manifest: Path, number: int, row: Any) -> Recording:
     sound = manifest.parent / row["file"]
     if not sound.is_file():
         raise InvalidRequest(f"Entry {number} of {manifest.name} names {row['file']!r}, and there is no such file.")
-    return Recording(sound, row.get("text"), language_code(row.get("language")))
+    try:
+        return Recording(sound, row.get("text"), language_code(row.get("language")))
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Entry {number} of {manifest.name}: {error.message}") from None

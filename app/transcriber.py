@@ -16,6 +16,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from app.engine.build import catalog_of, engine_of
 from app.engine.engine import Engine, MarginOf
 from app.engine.job import Job, Work
+from app.engine.worker import Worker
 from app.errors import UndecodableAudio
 from app.settings import Settings, load_settings
 from app.transcript import Options, Transcript
@@ -63,6 +64,11 @@ class Transcriber:
             raise UndecodableAudio(f"There is no file {str(path)!r}.")
         options = options or Options(beam_size=self._settings.beam_size)
         return self._portal.call(self._run, source.resolve(), options, on_progress)
+
+    @property
+    def worker(self) -> Worker:
+        """The process that holds the model, to look at: its ``pid``, what it ``loaded``, its library's ``peak``."""
+        return self._engine.device.worker
 
     async def _run(self, source: Path, options: Options, on_progress: OnProgress | None) -> Job:
         work = Work(options, str(self._catalog.resolve("").path))
