@@ -18,6 +18,8 @@ _MEMORY = {
     "rss": "the peak of the worker's process (RSS)",
     "footprint": "the peak of the worker's process as Activity Monitor counts it",
 }
+#: Rounds of a machine that does nothing else differ by less.
+_STEADY = 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,13 @@ def _notes(conditions: Conditions, rows: Sequence[Row], with_quoted: bool) -> li
         notes.append("library's: the most that the library itself says it held, which on a GPU may be more.")
     if any(figures.words for figures in found):
         notes.append(f"word errors: by word of the references, {_spelling(conditions.options['word_errors'])}.")
+    noisy = [
+        row.name for row in rows if row.figures and max(row.figures.rounds_s) > _STEADY * min(row.figures.rounds_s)
+    ]
+    if noisy:
+        notes.append(
+            f"The rounds differ by more than {_STEADY - 1:.0%}: something else used the machine ({', '.join(noisy)})."
+        )
     fitted = [row.name for row in rows if row.figures and row.figures.fitted]
     if fitted:
         notes.append(f"Short windows were encoded at their own length (encoder_window) by: {', '.join(fitted)}.")

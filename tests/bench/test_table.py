@@ -43,6 +43,12 @@ def test_columns_are_there_for_what_was_measured_alone() -> None:
     assert "encoded at their own length (encoder_window) by: mlx-whisper micro." in shown
 
 
+def test_rounds_that_differ_much_are_pointed_at() -> None:
+    steady, noisy = measured("mlx-whisper", "base"), measured("whisper.cpp", "base", rounds_s=(10.0, 14.0))
+    assert "something else used the machine (whisper.cpp base)." in "\n".join(lines([steady, noisy]))
+    assert "something else" not in "\n".join(lines([steady]))
+
+
 def test_what_was_not_measured_says_why() -> None:
     rows = [
         measured("mlx-whisper", "base"),
