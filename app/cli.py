@@ -18,6 +18,7 @@ COMMANDS = {
     "transcribe": "turn recordings into text, through the running server or without one",
     "models": "list, download and convert models",
     "tune": "find out whether a model can do short recordings several times faster",
+    "bench": "measure every backend with every model on this machine",
     "demo": "start a server on the bundled toy model and try it",
 }
 

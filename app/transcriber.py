@@ -23,6 +23,7 @@ from app.engine.admission import Upload
 from app.engine.build import catalog_of, engine_of
 from app.engine.engine import Engine, MarginOf
 from app.engine.job import Job, Work
+from app.engine.worker import Worker
 from app.errors import InvalidRequest, StorageFull, UndecodableAudio
 from app.languages import language_code
 from app.settings import Settings, load_settings
@@ -131,6 +132,11 @@ class Transcriber:
             logprobs=asked.get("logprobs", False),
             beam_size=asked.get("beam_size", self._settings.beam_size),
         )
+
+    @property
+    def worker(self) -> Worker:
+        """The handle of the process that runs the model, to be looked at: what it loaded, what memory it takes."""
+        return self._entered[1].device.worker
 
     @property
     def _entered(self) -> tuple[BlockingPortal, Engine]:

@@ -7,21 +7,20 @@ short windows repeats itself or leaves things out.
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 
-from rapidfuzz.distance import Levenshtein
-
 from app.catalog import model_key
 from app.engine.job import Job
 from app.errors import InvalidRequest, WhisperdError
 from app.fitting import Verdict
+from app.recordings import Recording
 from app.settings import Settings
 from app.transcriber import Transcriber
 from app.transcript import SAMPLE_RATE, Options
+from app.word_errors import differing, words_of
 
 #: Fewer words than this decide nothing.
 LEAST_WORDS = 200
@@ -33,17 +32,6 @@ MAY_DIFFER = 0.05
 MAY_BE_LOST = 0.01
 #: A gain under this is not worth a word.
 LEAST_GAIN = 1.1
-
-#: A word, or a character of a script that has no spaces.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]|[^\W_]+(?:['’][^\W_]+)*")  # noqa: RUF001
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """A file, and its ``reference`` text, None where there is none."""
-
-    path: Path
-    reference: str | None = None
 
 
 @dataclass(slots=True)
@@ -66,12 +54,12 @@ class Comparison:
         texts = [words_of(job.transcript.text if job.transcript else "") for job in (whole, fitted)]
         self.words += len(texts[0])
         self.lost += len(texts[0]) - len(texts[1])
-        self.differing += Levenshtein.distance(*texts)
+        self.differing += differing(*texts)
         if reference is not None:
             wanted = words_of(reference)
             self.referenced += len(wanted)
-            self.whole_errors += Levenshtein.distance(wanted, texts[0])
-            self.fitted_errors += Levenshtein.distance(wanted, texts[1])
+            self.whole_errors += differing(wanted, texts[0])
+            self.fitted_errors += differing(wanted, texts[1])
         self.whole_s += whole.inference_seconds
         self.fitted_s += fitted.inference_seconds
         results = [result for step in fitted.steps for result in step.windows]
@@ -112,12 +100,12 @@ def compare(settings: Settings, recordings: Sequence[Recording], language: str |
     Raises the errors of ``Transcriber``; ``InvalidRequest`` names a recording that cannot be transcribed.
     """
     margin = round(settings.fit_margin_s * SAMPLE_RATE)
-    options = Options(language=language, beam_size=settings.beam_size)
     fit = False
 
     def run(recording: Recording, *, fitted: bool) -> Job:
         nonlocal fit
         fit = fitted
+        options = Options(language=recording.language or language, beam_size=settings.beam_size)
         try:
             return transcriber.run(recording.path, options)
         except WhisperdError as error:
@@ -152,8 +140,3 @@ def verdict_of(comparison: Comparison, settings: Settings, model_path: Path) -> 
         gain=round(comparison.gain, 2),
         measured=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text as they are compared: without case and punctuation."""
-    return _WORD.findall(text.casefold())

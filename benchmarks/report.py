@@ -15,7 +15,7 @@ from benchmarks.sides import NAMES
 
 Results = dict[str, Any]
 _NONE = "–"  # noqa: RUF001
-_MEMORY = {"pss": "PSS", "uss": "USS", "rss": "RSS, shared pages counted by each process"}
+_MEMORY = {"pss": "PSS", "footprint": "footprint", "uss": "USS", "rss": "RSS, shared pages counted by each process"}
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from app.bench.usage import Watch
 from benchmarks.corpus import Made
 from benchmarks.server import turned
 from benchmarks.sides import Side
-from benchmarks.usage import Watch
 
 _UNITS = {"s": 1, "min": 60, "h": 3600}
 

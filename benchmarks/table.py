@@ -27,11 +27,11 @@ from typing import Any
 from tqdm import tqdm
 
 from app import __version__
+from app.bench.usage import memory, memory_kind
 from benchmarks import chart, corpus, report
 from benchmarks.rows import Row, length_name, length_of, measured, takers
 from benchmarks.server import machine, parser_of, turned
 from benchmarks.sides import Side, running
-from benchmarks.usage import memory, memory_kind
 from tests.conftest import Clip
 
 #: Rounds by row; "rest" are those of recordings with one caller that have no entry.

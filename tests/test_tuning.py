@@ -14,7 +14,8 @@ from app.backends.base import StepResult, WindowResult
 from app.errors import InvalidRequest
 from app.settings import load_settings
 from app.transcript import MAX_WINDOW, SAMPLE_RATE, Segment, Transcript, Window
-from app.tuning import LEAST_WORDS, Comparison, verdict_of, words_of
+from app.tuning import LEAST_WORDS, Comparison, verdict_of
+from app.word_errors import words_of
 
 WHOLE = Window(0, 2 * SAMPLE_RATE, ())
 FITTED = WHOLE.fitted(3 * SAMPLE_RATE)
@@ -49,19 +50,6 @@ def test_nobody_speaking_is_no_division_by_zero() -> None:
     assert Comparison().gain == 1
     assert not Comparison().fit
     assert not Comparison().enough
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("Don't -- stop!", ["don't", "stop"]),
-        ("Straße, 3 Äpfel", ["strasse", "3", "äpfel"]),
-        ("今日は good", ["今", "日", "は", "good"]),
-        ("...", []),
-    ],
-)
-def test_words_have_no_case_and_no_punctuation(text: str, words: list[str]) -> None:
-    assert words_of(text) == words
 
 
 def test_with_references_errors_decide_and_chance_is_allowed_for() -> None:

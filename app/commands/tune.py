@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from importlib import resources
 from pathlib import Path
 
 from tqdm import tqdm
 
 from app.commands.flags import add_settings, settings_of
 from app.engine.build import catalog_of
-from app.errors import InvalidRequest, StorageFull
+from app.errors import StorageFull
 from app.fitting import Verdict, Verdicts
 from app.languages import language_code
+from app.recordings import bundled, recordings_in
 from app.settings import Settings
-from app.tuning import Comparison, Recording, compare, verdict_of
+from app.tuning import Comparison, compare, verdict_of
 
 _SETTINGS = {"backend", "model", "device", "precision", "threads", "beam_size", "fit_margin_s"}
 _FOLDERS = {"hub_dir", "cache_dir", "state_dir"}
-#: Endings of sound that are looked for in a folder.
-_SOUND = {".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac", ".webm", ".mp4", ".aiff"}
 
 _EPILOG = """\
 Whisper was trained on windows of 30 s, and every library encodes 30 s of sound for a dictation of 2. Many models read a
@@ -40,7 +38,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
-    parser.add_argument("files", nargs="*", metavar="FILE", type=Path, help="recordings, or folders of them")
+    parser.add_argument("files", nargs="*", metavar="FILE", type=Path, help="recordings, folders or manifests of them")
     parser.add_argument(
         "--references", action="store_true", help="judge by the .txt beside each recording, which holds what is said"
     )
@@ -51,8 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    language = language_code(options.language) or (None if options.files else "en")
-    recordings = _recordings(options.files, options.references) if options.files else _shipped()
+    language = language_code(options.language)
+    recordings = recordings_in(options.files, references=options.references) if options.files else bundled()
     model = catalog_of(settings).resolve("")
     comparison = Comparison()
     with tqdm(total=len(recordings), desc=model.name, unit="recording", disable=not sys.stderr.isatty()) as bar:
@@ -87,30 +85,3 @@ def _store(settings: Settings, verdict: Verdict) -> None:
     except OSError as error:
         raise StorageFull(f"The result could not be stored in {settings.state_dir} ({error.strerror}).") from None
     print("Stored; encoder_window auto goes by it from the next request on.")
-
-
-def _shipped() -> list[Recording]:
-    folder = Path(str(resources.files("app") / "data" / "speech"))
-    return _recordings([folder], references=True)
-
-
-def _recordings(paths: list[Path], references: bool) -> list[Recording]:
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(each for each in path.rglob("*") if each.suffix.lower() in _SOUND)
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise InvalidRequest(f"There is no file or folder {str(path)!r}.")
-    if not found:
-        raise InvalidRequest("There are no recordings in that folder.")
-    return [Recording(path, _reference(path) if references else None) for path in found]
-
-
-def _reference(path: Path) -> str:
-    text = path.with_suffix(".txt")
-    try:
-        return text.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise InvalidRequest(f"{path.name} has no text beside it: {text} cannot be read.") from None

@@ -56,6 +56,14 @@ class Worker:
         self.model_path = ""
         self.state = "starting"
         self.reason = ""
+        #: What the child said of the model that it loaded last; None before the first.
+        self.loaded: Loaded | None = None
+        #: The most bytes that a library held at once, by its own account when it rested; 0 where it keeps none.
+        self.peak = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
 
     @property
     def memory(self) -> int:
@@ -99,7 +107,7 @@ class Worker:
             self._failed_at = time.monotonic()
             await self.aclose()
             raise BackendUnavailable(f"The model could not be loaded: {error.message}") from error
-        self.state, self._failed_path = "ready", ""
+        self.state, self._failed_path, self.loaded = "ready", "", loaded
         seconds = loaded.load_seconds + loaded.warm_up_seconds
         self._metrics.model_load_seconds.set(seconds)
         event(
@@ -130,6 +138,7 @@ class Worker:
         if not self.ready:
             return Memory()
         rested: Rested = await self._call(Rest(), _REST_TIMEOUT_S)
+        self.peak = max(self.peak, rested.memory.peak)
         return rested.memory
 
     async def unload(self) -> None:

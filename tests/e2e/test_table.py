@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from app.bench.usage import Watch, cpu_seconds, memory_kind
 from benchmarks import corpus, report
 from benchmarks.recordings import samples
 from benchmarks.rows import length_name, length_of
 from benchmarks.sides import running
-from benchmarks.usage import Watch, cpu_seconds, memory_kind
 from tests.conftest import AUDIO, Clip, clips, word_error_rate
 
 #: Clips of 0.5, 1.5, ... 11.5 s, in which a number is said.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import operator
+import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -31,16 +33,19 @@ def cpu_seconds(pid: int) -> float:
     Linux hands what a child used to its parent when it has ended and was waited for: nothing is lost. macOS does not:
     there the seconds of children that have ended are missing.
     """
-    return sum(_over(tree(pid), lambda process: sum(process.cpu_times()[:4])))
+    return float(sum(_over(tree(pid), lambda process: sum(process.cpu_times()[:4]))))
 
 
 def memory_kind(pids: Iterable[int]) -> str:
     """How the memory of all these trees can be counted, best first.
 
-    ``pss``: what is shared is shared out among those who share it, the other sides among them (Linux). ``uss``: what is
-    shared is left out. ``rss``: it counts for each, so that trees of several processes look larger than they are.
+    ``pss``: what is shared is shared out among those who share it, the other sides among them (Linux). ``footprint``:
+    what Activity Monitor shows, a GPU's buffers included (macOS). ``uss``: what is shared is left out. ``rss``: it
+    counts for each, so that trees of several processes look larger than they are.
     """
     processes = [process for pid in pids for process in tree(pid)]
+    if sys.platform == "darwin" and all(_footprint(process) for process in processes):
+        return "footprint"
     for kind in ("pss", "uss"):
         with contextlib.suppress(psutil.Error, AttributeError):
             for process in processes:
@@ -53,6 +58,8 @@ def memory(pid: int, kind: str) -> int:
     """Bytes of the tree by ``kind`` of ``memory_kind``."""
     if kind == "rss":
         return sum(_over(tree(pid), lambda process: process.memory_info().rss))
+    if kind == "footprint":
+        return sum(_over(tree(pid), _footprint))
     return sum(_over(tree(pid), lambda process: operator.attrgetter(kind)(process.memory_full_info())))
 
 
@@ -65,11 +72,33 @@ def _over(processes: list[psutil.Process], figure: Callable[[psutil.Process], An
     return found
 
 
+class _Usage(ctypes.Structure):
+    """macOS's ``rusage_info_v0`` (sys/resource.h)."""
+
+    _fields_ = (
+        ("uuid", ctypes.c_uint8 * 16),
+        *((f"before_{number}", ctypes.c_uint64) for number in range(7)),
+        ("phys_footprint", ctypes.c_uint64),
+        ("start_time", ctypes.c_uint64),
+        ("exit_time", ctypes.c_uint64),
+    )
+
+
+def _footprint(process: psutil.Process) -> int:
+    """The bytes that macOS charges to the process; 0 where it does not say."""
+    usage = _Usage()
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL("/usr/lib/libproc.dylib")
+        if library.proc_pid_rusage(process.pid, 0, ctypes.byref(usage)) == 0:
+            return int(usage.phys_footprint)
+    return 0
+
+
 class Watch:
     """Between entering and leaving: ``cpu_seconds`` of the tree below ``pid``, and its ``peak`` in bytes by ``kind``.
 
-    The peak is what is counted whenever the resident bytes are more than ever before: one that is shorter than 0.1 s
-    may be missed.
+    The peak is what is counted whenever the resident bytes (macOS: the footprint) are more than ever before: one
+    that is shorter than 0.1 s may be missed.
     """
 
     def __init__(self, pid: int, kind: str) -> None:
@@ -78,7 +107,7 @@ class Watch:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         self._before = cpu_seconds(self._pid)
         self._thread.start()
         return self
@@ -89,9 +118,10 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        count, resident = functools.partial(memory, self._pid), 0
+        count, most = functools.partial(memory, self._pid), 0
+        quick = self._kind if self._kind == "footprint" else "rss"
         while not self._done.is_set():
-            if (now := count("rss")) > resident + _STEP or not self.peak:
-                resident = now
+            if (now := count(quick)) > most + _STEP or not self.peak:
+                most = now
                 self.peak = max(self.peak, count(self._kind))
             self._done.wait(_LOOK_S)

@@ -1,0 +1,1 @@
+"""What ``whisperd bench`` measures: each backend with each model, on this machine."""
