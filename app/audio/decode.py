@@ -12,7 +12,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 from av.audio.frame import AudioFrame
@@ -51,6 +51,8 @@ OPTIONS = {
     "advanced_editlist": "0",  # 2,000 edits in 69 kB of M4A take 2 GB; the simple list still trims the priming
     "max_streams": "32",  # a film has a dozen; each stream costs memory
 }
+#: Tags that are no UTF-8 must not fail the file. From PyAV 19 on they never do.
+_METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 #: Containers whose declared duration is a guess from the first frames' bit rate.
 GUESSING = frozenset({"mp3", "aac", "loas", "mpegts", "mpeg", "ac3", "eac3", "dts", "amr", "amrnb", "amrwb"})
 #: A guess may be this many times too long before the file is refused by it.
@@ -234,7 +236,10 @@ def _open_regular(path: str) -> BinaryIO:
 
 
 def _open_container(file: _Nameless) -> InputContainer:
-    return av.open(file, mode="r", container_options=dict(OPTIONS), metadata_errors="ignore", buffer_size=READ_BYTES)
+    container: InputContainer = av.open(
+        file, mode="r", container_options=dict(OPTIONS), buffer_size=READ_BYTES, **_METADATA
+    )
+    return container
 
 
 def _declared(container: InputContainer, stream: AudioStream, size: int) -> float | None:
