@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from app.backends import BACKENDS, default_backend
@@ -53,6 +53,17 @@ class Settings(BaseSettings):
     port: int = Field(DEFAULT_PORT, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     backend: str = Field(
         default_factory=default_backend, description=f"library that runs the model: {', '.join(BACKENDS)}"
+    )
+    fallback: str = Field(
+        "",
+        description="backends that take over, in order, with commas between them, where `backend` cannot load its "
+        "model or keeps dying",
+    )
+    fallback_rest_s: float = Field(
+        600,
+        gt=0,
+        description="seconds after which a backend that another took over from is tried again, at a moment without "
+        "work; they double up to six times as many",
     )
     model: str = Field("", description="model to keep warm: a name of `whisperd models list`, a hub id or a folder")
     device: str = Field(
@@ -121,6 +132,18 @@ class Settings(BaseSettings):
             raise ValueError(f"there is no backend {value!r}; choose one of {', '.join(BACKENDS)}")
         return value
 
+    @field_validator("fallback")
+    @classmethod
+    def _known_fallback(cls, value: str, info: ValidationInfo) -> str:
+        names = _names(value)
+        unknown = next((name for name in names if name not in BACKENDS), None)
+        if unknown is not None:
+            raise ValueError(f"there is no backend {unknown!r}; choose from {', '.join(BACKENDS)}")
+        twice = [name for name in names if [info.data.get("backend"), *names].count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is there twice, counting `backend`; name each backend once")
+        return value
+
     @field_validator("api_key")
     @classmethod
     def _usable_key(cls, value: SecretStr | None) -> SecretStr | None:
@@ -140,9 +163,19 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
 
     @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """The names in ``fallback``."""
+        return _names(self.fallback)
+
+    @property
     def default_model(self) -> str:
         """The model of requests that name none: ``model``, else the backend's own default."""
         return self.model or ("large-v3-turbo" if self.backend == "mlx-whisper" else "base")
+
+
+def _names(value: str) -> tuple[str, ...]:
+    """The names between the commas."""
+    return tuple(filter(None, map(str.strip, value.split(","))))
 
 
 def load_settings(**flags: Any) -> Settings:

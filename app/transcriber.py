@@ -14,7 +14,8 @@ from typing import Any, Self
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from app.engine.build import catalog_of, engine_of
-from app.engine.engine import Engine, MarginOf
+from app.engine.device import MarginOf
+from app.engine.engine import Engine
 from app.engine.job import Job, Work
 from app.errors import UndecodableAudio
 from app.settings import Settings, load_settings
@@ -65,7 +66,8 @@ class Transcriber:
         return self._portal.call(self._run, source.resolve(), options, on_progress)
 
     async def _run(self, source: Path, options: Options, on_progress: OnProgress | None) -> Job:
-        work = Work(options, str(self._catalog.resolve("").path))
+        model = self._catalog.resolve("")
+        work = Work(options, str(model.path), model.name)
         with self._engine.admit() as upload:
             upload.source = source
             with self._engine.submit(upload, work) as job:

@@ -13,6 +13,8 @@ import pytest
 from app.backends.base import Memory, StepResult, WindowResult
 from app.engine.device import Device
 from app.engine.job import Job, Work
+from app.engine.relay import Relay
+from app.engine.succession import Candidate
 from app.errors import BackendUnavailable, JobCancelled
 from app.metrics import Metrics
 from app.transcript import Options
@@ -152,7 +154,7 @@ async def test_a_model_that_cannot_be_loaded_fails_its_own_jobs_alone(tmp_path: 
                 await job.result()
             assert (await sound.result()).text == "w0"
         await until(lambda: bench.worker.ready)
-        assert bench.worker.model_path.endswith("/model"), "the one that is there at the start is there again"
+        assert bench.worker.candidate.model_path.endswith("/model"), "the one that is there at the start is there again"
 
 
 # --- idle ---
@@ -213,12 +215,12 @@ async def test_what_is_granted_to_dictations_that_are_given_up_in_their_step_cou
     class Impatient:
         """A worker during whose steps the dictation's client hangs up, and the next comes."""
 
-        ready, model_path, state = True, "m", "ready"
+        ready, candidate, state = True, Candidate("fake", "m"), "ready"
 
-        def wants_start(self, _: str) -> bool:
+        def found_dead(self) -> bool:
             return False
 
-        async def ensure(self, model_path: str) -> None:
+        async def ensure(self, candidate: Candidate) -> None:
             pass
 
         async def rest(self) -> Memory:
@@ -234,7 +236,9 @@ async def test_what_is_granted_to_dictations_that_are_given_up_in_their_step_cou
             await anyio.lowlevel.checkpoint()
             return StepResult(tuple(WindowResult(window) for window in windows), "en"), 0.1
 
-    device, dictations = Device(Impatient(), Metrics(), max_batch=1, step_timeout_s=60), list[Job]()
+    metrics, dictations = Metrics(), list[Job]()
+    relay = Relay(Impatient(), metrics)
+    device = Device(relay, metrics, lambda _, path: (Candidate("fake", path),), max_batch=1, step_timeout_s=60)
 
     def come(name: str, seconds: int) -> None:
         job = Job(Work(Options(language="en"), "m"), Path("upload"), Path(name))
