@@ -61,8 +61,8 @@ class Succession:
     def __init__(self, rest_s: float = 600.0) -> None:
         self._rest_s = rest_s
         self._records: dict[Candidate, _Record] = {}
-        #: Recording -> the backend whose worker it killed first.
-        self._killers: dict[str, str] = {}
+        #: Recording -> whose worker it killed first.
+        self._killers: dict[str, Candidate] = {}
 
     # --- whose turn it is ---
 
@@ -114,13 +114,13 @@ class Succession:
     def died(self, candidate: Candidate, now: float, *, loading: bool = False, recording: str = "") -> None:
         """Its worker died: while ``loading``, in a step of ``recording``, or idle.
 
-        Where the recording killed another backend's worker before, it is to blame, not the backend.
+        Where the recording killed another's worker before, it is to blame, and this candidate is not.
         """
         if recording:
-            first = self._killers.setdefault(recording, candidate.backend)
+            first = self._killers.setdefault(recording, candidate)
             if len(self._killers) > _MOST_KILLERS:
                 del self._killers[next(iter(self._killers))]
-            if first != candidate.backend:
+            if first != candidate:
                 return
         record = self._record(candidate)
         record.deaths.append(now)
