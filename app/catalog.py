@@ -69,6 +69,12 @@ class Catalog:
             self.default_model = folder.name if folder.name not in self.registered else default_model
             self.registered[self.default_model] = folder
 
+    @property
+    def default_name(self) -> str:
+        """The default model's public name."""
+        known = None if self.default_model in self.registered else canonical_name(self.default_model)
+        return known or self.default_model
+
     def resolve(self, name: str | None) -> Model:
         """The model that a request's ``model`` field means; no network, a few small reads.
 

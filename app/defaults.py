@@ -50,13 +50,18 @@ class Choice:
     why_backend: str
     why_model: str
 
+    @property
+    def reason(self) -> str:
+        """Both in one line."""
+        return f"{self.backend} is {self.why_backend}; {self.model} is {self.why_model}"
+
 
 def choose(hardware: Hardware, installed: Collection[str], backend: str = "", model: str = "") -> Choice:
     """What to run on ``hardware`` with the ``installed`` backends; ``backend`` and ``model`` as asked for, if so."""
-    why_backend = "as configured"
+    why_backend = "configured"
     if not backend:
         backend, why_backend = _backend(hardware, installed)
-    why_model = "as configured"
+    why_model = "configured"
     if not model:
         model, why_model = _model(hardware, backend)
     return Choice(backend, model, why_backend, why_model)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from app.backends.base import Memory, StepResult
+from app.backends.base import Memory, ModelInfo, StepResult
 from app.transcript import MAX_WINDOW
 
 #: From a dictation's step on a GPU to an hour's decode.
@@ -82,9 +82,30 @@ class Metrics:
         self.jobs_waiting = Gauge("whisperd_jobs_waiting", "Jobs on disk that are not yet finished", registry=registry)
         self.ready = Gauge("whisperd_ready", "1 while a model is warm", registry=registry)
 
+        self.backend_info = Gauge(
+            "whisperd_backend_info",
+            "1 for the backend whose model is warm",
+            ["backend", "device", "precision"],
+            registry=registry,
+        )
+        self.backend_steps = Counter("whisperd_backend_steps", "Steps done, by backend", ["backend"], registry=registry)
+        self.backend_switches = Counter(
+            "whisperd_backend_switches",
+            "Times that one backend took over from another, or got its place back",
+            ["from", "to"],
+            registry=registry,
+        )
+
+    def set_backend(self, backend: str, info: ModelInfo | None) -> None:
+        """Whose model is warm; none where there is no ``info``."""
+        self.backend_info.clear()
+        if info is not None:
+            self.backend_info.labels(backend, info.device, info.precision).set(1)
+
     def observe_step(self, result: StepResult, seconds: float) -> None:
         """A step that held the device for ``seconds``."""
         self.step_seconds.observe(seconds)
+        self.backend_steps.labels(result.backend).inc()
         self.step_windows.inc(len(result.windows))
         self.fitted_windows.inc(sum(each.window.encoded < MAX_WINDOW for each in result.windows))
         self.rerun_windows.inc(sum(each.rerun for each in result.windows))

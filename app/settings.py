@@ -55,6 +55,17 @@ class Settings(BaseSettings):
     backend: str = Field(
         default_factory=lambda: _choose().backend, description=f"library that runs the model: {', '.join(BACKENDS)}"
     )
+    fallback: str = Field(
+        "",
+        description="backends that take over, in order, with commas between them, where `backend` cannot load its "
+        "model or keeps dying",
+    )
+    fallback_rest_s: float = Field(
+        600,
+        gt=0,
+        description="seconds after which a backend that another took over from is tried again, at a moment without "
+        "work; they double up to six times as many",
+    )
     model: str = Field("", description="model to keep warm: a name of `whisperd models list`, a hub id or a folder")
     device: str = Field(
         "auto",
@@ -122,6 +133,18 @@ class Settings(BaseSettings):
             raise ValueError(f"there is no backend {value!r}; choose one of {', '.join(BACKENDS)}")
         return value
 
+    @field_validator("fallback")
+    @classmethod
+    def _known_fallback(cls, value: str) -> str:
+        names = _names(value)
+        unknown = next((name for name in names if name not in BACKENDS), None)
+        if unknown is not None:
+            raise ValueError(f"there is no backend {unknown!r}; choose from {', '.join(BACKENDS)}")
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is there twice; name each backend once")
+        return value
+
     @field_validator("api_key")
     @classmethod
     def _usable_key(cls, value: SecretStr | None) -> SecretStr | None:
@@ -141,6 +164,11 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
 
     @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """The names in ``fallback``; ``backend``, which may have been picked from them, is none."""
+        return tuple(name for name in _names(self.fallback) if name != self.backend)
+
+    @property
     def default_model(self) -> str:
         """The model of requests that name none: ``model``, else what suits backend and machine."""
         return self.choice.model
@@ -153,6 +181,11 @@ class Settings(BaseSettings):
 
 def _choose(backend: str = "", model: str = "") -> defaults.Choice:
     return defaults.choose(hardware.detect(), [name for name in BACKENDS if installed(name)], backend, model)
+
+
+def _names(value: str) -> tuple[str, ...]:
+    """The names between the commas."""
+    return tuple(filter(None, map(str.strip, value.split(","))))
 
 
 def load_settings(**flags: Any) -> Settings:

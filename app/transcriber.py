@@ -21,7 +21,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from app.catalog import can_translate
 from app.engine.admission import Upload
 from app.engine.build import catalog_of, engine_of
-from app.engine.engine import Engine, MarginOf
+from app.engine.device import MarginOf
+from app.engine.engine import Engine
 from app.engine.job import Job, Work
 from app.engine.worker import Worker
 from app.errors import InvalidRequest, StorageFull, UndecodableAudio
@@ -136,7 +137,7 @@ class Transcriber:
     @property
     def worker(self) -> Worker:
         """The handle of the process that runs the model, to be looked at: what it loaded, what memory it takes."""
-        return self._entered[1].device.worker
+        return self._entered[1].device.relay.worker
 
     @property
     def _entered(self) -> tuple[BlockingPortal, Engine]:

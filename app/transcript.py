@@ -159,7 +159,8 @@ class Transcript:
     """What a job ends in.
 
     ``language`` is the text's, as a code; ``duration`` is decoded seconds; ``segments`` are in order of time;
-    ``prompt_tokens`` and ``decoded_tokens`` count over all steps; ``with_logprobs`` whether they were asked for.
+    ``prompt_tokens`` and ``decoded_tokens`` count over all steps; ``with_logprobs`` whether they were asked for;
+    ``backend`` did the last step, "" where there was nothing to do.
     """
 
     language: str
@@ -169,6 +170,7 @@ class Transcript:
     prompt_tokens: int = 0
     decoded_tokens: int = 0
     with_logprobs: bool = False
+    backend: str = ""
 
     def __iter__(self) -> Iterator[Segment]:
         return iter(self.segments)

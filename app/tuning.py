@@ -112,7 +112,8 @@ def compare(settings: Settings, recordings: Sequence[Recording], language: str |
             raise InvalidRequest(f"{recording.path.name} cannot be transcribed: {error.message}") from error
 
     comparison = Comparison()
-    with Transcriber(settings, margin_of=lambda _: margin if fit else None) as transcriber:
+    alone = settings.model_copy(update={"fallback": ""})  # a verdict is one backend's
+    with Transcriber(alone, margin_of=lambda _: margin if fit else None) as transcriber:
         for number, recording in enumerate(recordings):
             if number == 0:  # once uncounted, for the library to get warm
                 run(recording, fitted=True)

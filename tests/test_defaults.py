@@ -43,15 +43,15 @@ def test_each_machine_gets_what_suits_it(
 ) -> None:
     found = choose(hardware, installed)
     assert (found.backend, found.model) == (backend, model)
-    assert found.why_backend != "as configured" != found.why_model
+    assert found.why_backend != "configured" != found.why_model
     assert not too_large(hardware, backend, model) or hardware.memory < 2**29
 
 
 def test_what_was_asked_for_stays_and_the_rest_follows_it() -> None:
     found = choose(mac(24), ALL, backend="faster-whisper")
-    assert (found.backend, found.why_backend, found.model) == ("faster-whisper", "as configured", "base")
+    assert (found.backend, found.why_backend, found.model) == ("faster-whisper", "configured", "base")
     found = choose(mac(24), ALL, model="medium")
-    assert (found.backend, found.model, found.why_model) == ("mlx-whisper", "medium", "as configured")
+    assert (found.backend, found.model, found.why_model) == ("mlx-whisper", "medium", "configured")
 
 
 def test_a_backend_that_would_be_better_is_named() -> None:
@@ -91,4 +91,4 @@ def test_settings_say_what_was_picked_and_what_was_asked_for(monkeypatch: pytest
     monkeypatch.setenv("WHISPERD_BACKEND", "whisper.cpp")
     asked = load_settings()
     assert (asked.backend, asked.default_model) == ("whisper.cpp", "small")
-    assert asked.choice.why_backend == asked.choice.why_model == "as configured"
+    assert asked.choice.why_backend == asked.choice.why_model == "configured"

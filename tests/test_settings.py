@@ -34,6 +34,22 @@ def test_a_bad_value_is_a_sentence(name: str, value: str, said: str) -> None:
         load_settings(**{name: value})
 
 
+def test_fallbacks_are_names_in_order() -> None:
+    settings = load_settings(backend="fake", fallback=" whisper.cpp, faster-whisper,")
+    assert settings.fallbacks == ("whisper.cpp", "faster-whisper")
+    assert load_settings().fallbacks == ()
+    assert load_settings(backend="whisper.cpp", fallback="whisper.cpp,fake").fallbacks == ("fake",), "not itself"
+
+
+@pytest.mark.parametrize(
+    ("fallback", "said"),
+    [("kaldi", "no backend 'kaldi'"), ("mlx-whisper,mlx-whisper", "there twice")],
+)
+def test_a_fallback_that_cannot_be_is_a_sentence(fallback: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load_settings(backend="fake", fallback=fallback)
+
+
 def test_a_misspelt_line_in_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("prot = 1\n")
     with pytest.raises(SettingsError, match="'prot'"):

@@ -14,7 +14,7 @@ from app.api import docs, errors, health, models, queue, request_id, transcripti
 from app.api import jobs as jobs_api
 from app.api.auth import OPEN_PATHS, KeyMiddleware
 from app.api.paths import PathMiddleware
-from app.api.responses import DOCUMENTED
+from app.api.responses import BACKEND, DOCUMENTED
 from app.api.service import Service
 from app.engine.build import catalog_of, durable_jobs_of, engine_of
 from app.engine.durable import DurableJobs
@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
         allow_private_network=True,
-        expose_headers=["X-Request-Id", "Retry-After", "Server-Timing", "Location"],
+        expose_headers=["X-Request-Id", "Retry-After", "Server-Timing", "Location", BACKEND],
     )
     _document(app)
     return app

@@ -26,14 +26,13 @@ class KeyMiddleware:
         self._owner = self._digest.hex()[:16]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._passes(scope):
+        has_key = scope["type"] == "http" and self._has_key(scope)
+        if scope["type"] == "http" and not has_key and not _is_open(scope):
             await error_response(Unauthorized("The API key is missing or wrong."))(scope, receive, send)
             return
-        await self._app({**scope, "owner": self._owner}, receive, send)
+        await self._app({**scope, "owner": self._owner, "has_key": has_key}, receive, send)
 
-    def _passes(self, scope: Scope) -> bool:
-        if scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
-            return True
+    def _has_key(self, scope: Scope) -> bool:
         headers = Headers(scope=scope)
         scheme, _, token = headers.get("authorization", "").partition(" ")
         offered = token if scheme.lower() == "bearer" else headers.get("api-key", headers.get("x-api-key", ""))
@@ -44,6 +43,15 @@ class KeyMiddleware:
 def owner_of(request: Request) -> str:
     """Whose key the request came with, as a mark that says nothing of the key; "" where none is wanted."""
     return str(request.scope.get("owner", ""))
+
+
+def has_key(request: Request) -> bool:
+    """Whether the request may know what the server holds: it came with the key, or none is wanted."""
+    return bool(request.scope.get("has_key", True))
+
+
+def _is_open(scope: Scope) -> bool:
+    return scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS"
 
 
 def _digest(key: bytes) -> bytes:

@@ -6,7 +6,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.schemas import ERROR_RESPONSES, ErrorBody, StatusBody
+from app.api.auth import has_key
+from app.api.schemas import ERROR_RESPONSES, BackendBody, ErrorBody, HealthBody, StatusBody
 from app.api.service import service_of
 from app.errors import BackendUnavailable
 
@@ -19,9 +20,30 @@ _REASONS = {
 }
 
 
-@router.get("/health", operation_id="health", summary="Whether the server lives")
-async def health() -> StatusBody:
-    return StatusBody(status="ok")
+@router.get(
+    "/health",
+    operation_id="health",
+    summary="Whether the server lives, and what it works with",
+    response_model_exclude_unset=True,
+)
+async def health(request: Request) -> HealthBody:
+    """The details are for who has the key, where the server wants one; a wrong key is answered as none is."""
+    if not has_key(request):
+        return HealthBody(status="ok")
+    service = service_of(request)
+    relay = service.engine.device.relay
+    info = relay.worker.info if relay.ready else None
+    standings = relay.standings()
+    return HealthBody(
+        status="ok",
+        state=relay.state,
+        model=service.catalog.default_name,
+        backend=relay.backend,
+        device=info and info.device,
+        precision=info and info.precision,
+        backends=[BackendBody(name=each.backend, state=each.state, reason=each.reason or None) for each in standings],
+        picked=service.settings.choice.reason,
+    )
 
 
 @router.get(
@@ -31,10 +53,10 @@ async def health() -> StatusBody:
     responses={503: {"model": ErrorBody, "description": "The model is loading, or cannot be loaded."}},
 )
 async def ready(request: Request) -> StatusBody:
-    worker = service_of(request).engine.device.worker
-    if not worker.ready and worker.state != "unloaded":
-        raise BackendUnavailable(_REASONS.get(worker.state, _REASONS["starting"]))
-    return StatusBody(status="ready" if worker.ready else worker.state)
+    state = service_of(request).engine.device.relay.state
+    if state in _REASONS:
+        raise BackendUnavailable(_REASONS[state])
+    return StatusBody(status=state)
 
 
 @router.get(

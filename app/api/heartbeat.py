@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.errors import error_body, error_response
 from app.api.stream import HEARTBEAT_S, HeldAnswer
+from app.engine.device import Device
 from app.engine.job import Job
 from app.formats import dump
 from app.transcript import Transcript
@@ -22,8 +23,8 @@ from app.transcript import Transcript
 class PatientAnswer(HeldAnswer):
     media_type = "application/json"
 
-    def __init__(self, job: Job, render: Callable[[Transcript], str], held: ExitStack) -> None:
-        super().__init__(job, held)
+    def __init__(self, device: Device, job: Job, render: Callable[[Transcript], str], held: ExitStack) -> None:
+        super().__init__(device, job, held)
         self._render = render
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

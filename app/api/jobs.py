@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from app.api.auth import owner_of
 from app.api.errors import error_body
 from app.api.forms import TranscriptionForm, TranslationForm
+from app.api.responses import BACKEND, BACKEND_HEADER
 from app.api.schemas import ERROR_RESPONSES, DeletedBody, ErrorBody, ErrorDetail, JobBody, JobList, SegmentBody
 from app.api.service import service_of
 from app.engine.admission import Upload
@@ -88,6 +89,7 @@ async def get_job(
     responses={
         200: {
             "description": "The text in the format asked for.",
+            "headers": BACKEND_HEADER,
             "content": {format_.media_type.partition(";")[0]: {} for format_ in FORMATS.values()},
         },
         410: {"model": ErrorBody, "description": "The job was cancelled."},
@@ -114,7 +116,9 @@ async def get_result(
     if transcript is None:
         raise record.error.restored() if record.error else JobCancelled("The job was cancelled.")
     format_ = FORMATS[response_format or record.response_format]
-    return Response(format_.render(transcript, frozenset(record.granularities)), media_type=format_.media_type)
+    headers = {BACKEND: transcript.backend} if transcript.backend else {}
+    body = format_.render(transcript, frozenset(record.granularities))
+    return Response(body, media_type=format_.media_type, headers=headers)
 
 
 @router.delete(

@@ -25,6 +25,16 @@ DOCUMENTED: tuple[type[BaseModel], ...] = (
 )
 
 
+#: Names the backend that did the work, or does it.
+BACKEND = "X-Whisperd-Backend"
+BACKEND_HEADER = {
+    BACKEND: {
+        "description": "The backend that did the last step; of a stream, the one in use as it began.",
+        "schema": {"type": "string"},
+    }
+}
+
+
 def reference(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
@@ -32,6 +42,7 @@ def reference(model: type[BaseModel]) -> dict[str, str]:
 WORK_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The text in the format asked for; with `stream`, server-sent events.",
+        "headers": BACKEND_HEADER,
         "content": {
             "application/json": {
                 "schema": {"anyOf": [reference(TranscriptionBody), reference(VerboseTranscriptionBody)]}

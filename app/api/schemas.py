@@ -164,6 +164,30 @@ class StatusBody(BaseModel):
     status: str
 
 
+class BackendBody(BaseModel):
+    """``reason`` says why one has failed, is broken (its worker kept dying) or is missing (on this machine)."""
+
+    name: str
+    state: Literal["ready", "starting", "unloaded", "standby", "failed", "broken", "missing"]
+    reason: str | None
+
+
+class HealthBody(BaseModel):
+    """All but ``status`` is for who has the key, where there is one. ``device`` and ``precision`` as they came out,
+    null while no model is loaded; ``backends`` in the operator's order; ``picked`` says why the server was started with
+    its backend and model.
+    """
+
+    status: Literal["ok"]
+    state: Literal["starting", "ready", "unloaded", "failed", "broken"] = "starting"
+    model: str = ""
+    backend: str = ""
+    device: str | None = None
+    precision: str | None = None
+    backends: list[BackendBody] = []
+    picked: str = ""
+
+
 #: The answers that any route may give besides its own.
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorBody, "description": "The key is missing or wrong."},

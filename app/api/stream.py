@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.errors import error_body
+from app.api.responses import BACKEND
 from app.engine.device import Device
 from app.engine.job import Job
 from app.formats import dump, logprobs_body, token_usage
@@ -47,9 +48,10 @@ class HeldAnswer(Response, ABC):
     however it ends. It ends at once where the client hangs up.
     """
 
-    def __init__(self, job: Job, held: ExitStack) -> None:
+    def __init__(self, device: Device, job: Job, held: ExitStack) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
+        self._device = device
         self._job = job
         self._held = held
 
@@ -65,15 +67,12 @@ class HeldAnswer(Response, ABC):
         """Send all of it."""
 
     async def _begin(self, send: Send) -> None:
+        self.headers[BACKEND] = self._device.backend_of(self._job)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
 
 class EventStream(HeldAnswer):
     media_type = "text/event-stream"
-
-    def __init__(self, device: Device, job: Job, held: ExitStack) -> None:
-        super().__init__(job, held)
-        self._device = device
 
     async def _answer(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await self._begin(send)
@@ -105,7 +104,7 @@ class EventStream(HeldAnswer):
 
     def _heartbeat(self) -> str:
         place = self._device.place(self._job)
-        loading = "" if self._device.worker.ready else "the model is loading, "
+        loading = "" if self._device.relay.ready else "the model is loading, "
         estimate = "" if place.seconds is None else f", about {place.seconds:.0f} s"
         return f": {loading}position {place.position}{estimate}\n\n"
 

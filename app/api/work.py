@@ -16,6 +16,7 @@ from app.api.forms import TranscriptionForm, TranslationForm
 from app.api.heartbeat import PatientAnswer
 from app.api.jobs import accepted, prefers_async
 from app.api.request_id import CLIENT_GONE
+from app.api.responses import BACKEND
 from app.api.service import Service, service_of
 from app.api.stream import EventStream, cancel_when_gone
 from app.catalog import can_translate
@@ -56,12 +57,13 @@ async def answer(request: Request, form_type: type[Fields], task: str) -> Respon
                 return EventStream(service.engine.device, job, held.pop_all())
             render = _renderer(fields)
             if fields.x_heartbeat and FORMATS[fields.response_format].media_type == "application/json":
-                return PatientAnswer(job, render, held.pop_all())
+                return PatientAnswer(service.engine.device, job, render, held.pop_all())
             transcript = await _unless_gone(request, job.result)
     except ClientDisconnect:
         return Response(status_code=CLIENT_GONE)
     media_type = FORMATS[fields.response_format].media_type
-    return Response(render(transcript), media_type=media_type, headers={"Server-Timing": _timing(job)})
+    headers = {"Server-Timing": _timing(job), BACKEND: service.engine.device.backend_of(job)}
+    return Response(render(transcript), media_type=media_type, headers=headers)
 
 
 def _work(service: Service, fields: Fields, task: str, upload: Upload, owner: str) -> Work:

@@ -74,12 +74,14 @@ class StepResult:
     window. ``prompt_tokens`` and ``decoded_tokens`` count over the windows that are done, not over those that come back
     with ``retry``: what the decoder was given for each (the prompt's tokens as far as Whisper sees them, start,
     language and task), and what it decoded in the attempt that was used, timestamps included, the end of text not.
+    ``backend`` is the name of who did it, which the engine fills in.
     """
 
     windows: tuple[WindowResult, ...]
     language: str
     prompt_tokens: int = 0
     decoded_tokens: int = 0
+    backend: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A backend without a library: it does what its script says. The double that tests of faults, timing and races run on.
 
-``load``'s ``model_path`` is the script: a JSON object, as text or in a file (``{}`` or any other path: all defaults).
+``load``'s ``model_path`` is the script: a JSON object, as text, in a file, or in the file ``script`` of a folder that
+may hold a real model besides (``{}`` or any other path: all defaults).
 
 =====================  =================================================================================================
 ``text``               text of each segment; ``{start}`` is the window's start in ms, ``{pid}`` the process
@@ -209,6 +210,7 @@ def _read_script(model_path: str) -> dict[str, Any]:
         text = model_path
         if not model_path.lstrip().startswith("{"):
             path = Path(model_path)
+            path = path / "script" if path.is_dir() else path
             text = path.read_text(encoding="utf-8") if path.is_file() else "{}"
         script = json.loads(text)
     except (OSError, ValueError):

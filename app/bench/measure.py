@@ -73,7 +73,7 @@ class _Unusable(Exception):
 def _figures(
     row: Row, settings: Settings, recordings: Sequence[Recording], rounds: int, on_recording: Callable[[], None]
 ) -> Figures:
-    own = settings.model_copy(update={"backend": row.backend, "model": str(row.path)})
+    own = settings.model_copy(update={"backend": row.backend, "model": str(row.path), "fallback": ""})
     format_ = BACKENDS[row.backend].format
     if format_ and row.path:  # a checkpoint is converted before anything is counted
         ensure(row.path, format_, settings.cache_dir)
@@ -95,7 +95,8 @@ def _worker_pid(transcriber: Transcriber) -> int:
     deadline = time.monotonic() + _START_S
     while (pid := transcriber.worker.pid) is None:
         if transcriber.worker.state != "starting" or time.monotonic() > deadline:
-            raise WorkerDied(transcriber.worker.reason or "The worker could not be started.")
+            transcriber.run(SAMPLE, Options(language="en"))  # raises what was wrong
+            raise WorkerDied("The worker could not be started.")
         time.sleep(0.005)
     return pid
 

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
             url=f"{origin(settings.host, listener.getsockname()[1])}/v1",
             backend=choice.backend,
             model=choice.model,
-            why=f"{choice.backend} is {choice.why_backend}; {choice.model} is {choice.why_model}",
+            why=choice.reason,
             machine=machine,
         )
         if unfit := too_large(machine, choice.backend, choice.model):

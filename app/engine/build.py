@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
-from app.backends.base import LoadOptions, openblas_preload
+from app.backends.base import LoadOptions
 from app.catalog import Catalog
 from app.engine.admission import Admission, QueueLimits
+from app.engine.candidates import Candidates
 from app.engine.decoders import Decoders
-from app.engine.device import Device
+from app.engine.device import Device, MarginOf
 from app.engine.durable import DurableJobs
-from app.engine.engine import Engine, MarginOf
+from app.engine.engine import Engine
 from app.engine.job_store import JobStore
+from app.engine.relay import Relay
 from app.engine.spool import Spool
+from app.engine.succession import Succession
 from app.engine.worker import Worker, WorkerSettings
 from app.fitting import Fitting, Verdicts
 from app.metrics import Metrics
@@ -36,23 +39,18 @@ async def engine_of(settings: Settings, catalog: Catalog, margin_of: MarginOf | 
     default = catalog.resolve("")
     spool = Spool(settings.state_dir / "spool")
     metrics = Metrics()
-    worker = Worker(
-        WorkerSettings(
-            backend=settings.backend,
-            cache=settings.cache_dir,
-            cwd=spool.empty,
-            load=LoadOptions(settings.device, settings.precision, settings.threads),
-            load_timeout_s=settings.load_timeout_s,
-            preload=openblas_preload() if settings.backend == "mlx-whisper" else None,
-        ),
-        metrics,
-    )
+    load = LoadOptions(settings.device, settings.precision, settings.threads)
+    candidates = Candidates(catalog, load, settings.fallbacks, fitting)
+    candidates.announce(candidates.line("", str(default.path)))
+    worker = Worker(WorkerSettings(settings.cache_dir, spool.empty, settings.load_timeout_s), metrics)
     device = Device(
-        worker,
+        Relay(worker, metrics, Succession(settings.fallback_rest_s)),
         metrics,
+        candidates.line,
         max_batch=settings.max_batch,
         step_timeout_s=settings.step_timeout_s,
         keep_alive=settings.keep_alive,
+        margin_of=margin_of or candidates.margin,
     )
     limits = QueueLimits(settings.queue_jobs, settings.spool_mb * 2**20, settings.queue_audio_s)
     engine = Engine(
@@ -60,7 +58,6 @@ async def engine_of(settings: Settings, catalog: Catalog, margin_of: MarginOf | 
         device,
         Decoders(spool.empty, Limits(audio_s=settings.max_audio_s), metrics),
         metrics,
-        margin_of=margin_of or fitting.margin,
         job_timeout_s=settings.job_timeout_s,
         keep_s=settings.retry_keep_s,
     )

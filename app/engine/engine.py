@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 
 import anyio
@@ -26,8 +26,6 @@ from app.log import event, request_id
 from app.metrics import Metrics
 from app.transcript import MAX_FITTED, MAX_WINDOW
 
-#: A model's folder -> samples of silence with which its windows are fitted, None where they stay whole.
-MarginOf = Callable[[str], int | None]
 #: How often jobs are looked at whose time may be over.
 _SWEEP_S = 1.0
 
@@ -36,7 +34,6 @@ class Engine:
     """``async with engine.running(model)``; then ``admit`` an upload, write it to ``upload.source``, ``submit`` it and
     wait for ``job.result()``.
 
-    ``margin_of`` says how a model's windows are fitted.
     ``job_timeout_s`` is how long a job may take in all, 0 for ever; ``keep_s`` for how long what ends, or is left by
     its callers, may be met by a retry.
     """
@@ -48,7 +45,6 @@ class Engine:
         decoders: Decoders,
         metrics: Metrics,
         *,
-        margin_of: MarginOf = lambda _: None,
         job_timeout_s: float = 0,
         keep_s: float = 0,
     ) -> None:
@@ -56,7 +52,6 @@ class Engine:
         self.device = device
         self.metrics = metrics
         self._decoders = decoders
-        self._margin_of = margin_of
         self._job_timeout_s = job_timeout_s
         self._recent = Recent(keep_s)
         admission.make_room = self._make_room
@@ -69,7 +64,7 @@ class Engine:
 
     @contextlib.asynccontextmanager
     async def running(self, preload: str) -> AsyncIterator[Engine]:
-        """Run the engine, loading the model in the folder ``preload`` at once in the background."""
+        """Run the engine, loading the default model, in the folder ``preload``, at once in the background."""
         try:
             async with anyio.create_task_group() as self._tasks:
                 self._tasks.start_soon(self.device.run, preload)
@@ -83,7 +78,7 @@ class Engine:
                     self._tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                await self.device.worker.aclose()
+                await self.device.relay.worker.aclose()
                 await self._decoders.aclose()
                 await anyio.to_thread.run_sync(self.admission.spool.close)
 
@@ -161,7 +156,6 @@ class Engine:
         """Run a job, for the first time or again."""
         assert self._tasks is not None, "the engine is not running"
         job.on_end = self._ended
-        job.progress.margin = self._margin_of(job.work.model_path)
         self._recent.add(job)
         self._jobs[job] = None
         self.device.enter(job)
@@ -266,9 +260,11 @@ class Engine:
 
     def measure(self) -> None:
         """Bring the gauges up to date that nobody reports: memory, readiness."""
-        self.metrics.worker_memory.labels("worker").set(self.device.worker.memory)
+        self.metrics.worker_memory.labels("worker").set(self.device.relay.worker.memory)
         self.metrics.worker_memory.labels("decoder").set(self._decoders.memory)
-        self.metrics.ready.set(self.device.worker.ready)
+        self.metrics.ready.set(self.device.relay.ready)
+        worker = self.device.relay.worker
+        self.metrics.set_backend(worker.candidate.backend, worker.info if worker.ready else None)
         self.metrics.queue_jobs.set(self.admission.slots)
 
     def refuse(self) -> None:

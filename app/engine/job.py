@@ -13,6 +13,7 @@ import anyio
 from app.backends.base import StepResult
 from app.engine.admission import Upload
 from app.engine.progress import Progress
+from app.engine.succession import Candidate, Line
 from app.errors import WhisperdError, WorkerDied
 from app.transcript import Options, Segment, Transcript, Window
 from app.worker.messages import Decoded
@@ -56,6 +57,9 @@ class Job:
         self.upload: Upload | None = None
         #: Whether it lets others go first.
         self.background = False
+        #: Who may do it, in the operator's order, and for whom its windows were fitted; the device fills both in.
+        self.line: Line = ()
+        self.candidate: Candidate | None = None
         #: How many wait for the result, whether requests or the jobs on disk.
         self.callers = 0
         #: Nobody waits now, but somebody may come back: nothing is done for the job until then.
@@ -79,7 +83,8 @@ class Job:
         self._windows_at: float | None = None
         self._stepped_at: float | None = None
         self._parked_at = 0.0
-        self._lost_steps = 0
+        #: Under whom a step was lost, in order.
+        self._lost_to: list[Candidate] = []
 
     @property
     def over(self) -> bool:
@@ -164,12 +169,25 @@ class Job:
         self.progress.complete(result)
         self._changed()
 
-    def lost_step(self) -> None:
-        """The worker died under this job: its windows wait again, once; a second time the job fails."""
-        self._lost_steps += 1
+    @property
+    def candidates(self) -> Line:
+        """Who of its line may still do it: whoever has lost two of its steps may not."""
+        return tuple(each for each in self.line if self._lost_to.count(each) < 2)
+
+    @property
+    def deadly(self) -> WorkerDied | None:
+        """Why nobody else should do it either: two of its steps were lost."""
+        died = len(self._lost_to) > 1
+        return WorkerDied("The process that runs the model died repeatedly on this recording.") if died else None
+
+    def lost_step(self, candidate: Candidate) -> None:
+        """The candidate's worker died under this job: its windows wait again, once; after a second death another must
+        do it. The job fails where there is none, and where another's worker died of it too.
+        """
+        self._lost_to.append(candidate)
         self.progress.put_back()
-        if self._lost_steps > 1:
-            self.fail(WorkerDied("The process that runs the model died twice on this recording."))
+        if self.deadly and (len(set(self._lost_to)) > 1 or all(each.missing for each in self.candidates)):
+            self.fail(self.deadly)
 
     def fail(self, error: WhisperdError) -> None:
         """End the job with ``error``; harmless once it is over."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from app.backends.base import StepResult
-from app.transcript import SAMPLE_RATE, Options, Segment, Transcript, Window
+from app.transcript import MAX_WINDOW, SAMPLE_RATE, Options, Segment, Transcript, Window
 
 #: The language of a recording in which nobody speaks, as OpenAI answers.
 _NOBODY_SPEAKS = "en"
@@ -26,6 +26,8 @@ class Progress:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.margin: int | None = None
+        #: Who did the last step.
+        self.backend = ""
         self.samples = 0
         self.declared_s: float | None = None
         self.decoded = False
@@ -80,6 +82,12 @@ class Progress:
         known = self.decoded or self.declared_s
         return round(self.done_s / self.expected_s, 3) if known and self.expected_s else 0.0
 
+    def fit(self, margin: int | None) -> None:
+        """From now on windows are fitted so, and those that wait are too."""
+        if margin != self.margin:
+            self.margin = margin
+            self._pending = [(start, _fitted(window, margin)) for start, window in self._pending]
+
     def add(self, windows: Sequence[Window], samples: int, declared_s: float | None, *, decoded: bool) -> None:
         """Take in what a decoder has found, but for the windows that are known."""
         self.samples, self.declared_s, self.decoded = max(self.samples, samples), declared_s, decoded
@@ -125,6 +133,7 @@ class Progress:
         """Take in a step's result; returns the segments that are final with it, in order of time."""
         if self.options.language is None and any(outcome.segments for outcome in result.windows):
             self.options = replace(self.options, language=result.language)
+        self.backend = result.backend
         self.prompt_tokens += result.prompt_tokens
         self.decoded_tokens += result.decoded_tokens
         for outcome in result.windows:
@@ -141,8 +150,8 @@ class Progress:
         return tuple(fresh)
 
     def _push(self, window: Window) -> None:
-        if self.margin is not None and not window.retry:
-            window = window.fitted(self.margin)
+        if self.margin is not None:
+            window = _fitted(window, self.margin)
         heapq.heappush(self._pending, (window.start, window))
         self._open += window.sound
 
@@ -157,6 +166,7 @@ class Progress:
             prompt_tokens=self.prompt_tokens,
             decoded_tokens=self.decoded_tokens,
             with_logprobs=self.options.logprobs,
+            backend=self.backend,
         )
 
     def _first_open(self) -> int:
@@ -165,3 +175,9 @@ class Progress:
         if starts:
             return min(starts)
         return self.samples + 1 if self.decoded else self._known_until
+
+
+def _fitted(window: Window, margin: int | None) -> Window:
+    if window.retry:
+        return window
+    return replace(window, encoded=MAX_WINDOW) if margin is None else window.fitted(margin)

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections import deque
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app.backends.base import LoadOptions, Memory, StepResult
-from app.errors import BackendUnavailable, DeadlineExceeded, WhisperdError, WorkerDied
+from app.backends.base import Memory, ModelInfo, StepResult, openblas_preload
+from app.engine.succession import Candidate
+from app.errors import DeadlineExceeded, WhisperdError, WorkerDied
 from app.log import event
 from app.metrics import Metrics
 from app.transcript import Options, Window
 from app.worker.messages import Load, Loaded, Rest, Rested, Step, StepDone
 from app.worker.process import ChildProcess
 
-#: This many deaths with a model within the window open its breaker: something is wrong that a restart does not mend.
-_DEATHS = 3
-_DEATHS_WINDOW_S = 60.0
-_BROKEN = f"The worker died {_DEATHS} times within {_DEATHS_WINDOW_S:.0f} s."
-#: After a failed load, requests are refused for so long before it is tried again.
-_LOAD_RETRY_S = 10.0
 #: To give memory back takes milliseconds.
 _REST_TIMEOUT_S = 60.0
 
@@ -31,35 +25,33 @@ _REST_TIMEOUT_S = 60.0
 class WorkerSettings:
     """How the worker's child is started; seconds throughout."""
 
-    backend: str
     cache: Path
     cwd: Path
-    load: LoadOptions
     load_timeout_s: float
-    preload: str | None = None
 
 
 class Worker:
     """Calls come one at a time, from the device's loop alone.
 
     ``state`` is ``starting``, ``ready``, ``unloaded`` (idle for long; the next request loads), ``failed`` (the load
-    failed; ``reason`` says why) or ``broken`` (the breaker is open).
+    did) or ``dead``. ``candidate`` is what it has, or had, to load.
     """
 
     def __init__(self, settings: WorkerSettings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
         self._child: ChildProcess | None = None
-        self._deaths: dict[str, deque[float]] = {}
-        self._failed_at = float("-inf")
-        self._failed_path = ""
-        self.model_path = ""
+        self.candidate = Candidate("")
         self.state = "starting"
-        self.reason = ""
-        #: What the child said of the model that it loaded last; None before the first.
+        #: What the child said of the candidate's model; None until it is loaded.
         self.loaded: Loaded | None = None
         #: The most bytes that a library held at once, by its own account when it rested; 0 where it keeps none.
         self.peak = 0
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """What came of the load; None where nothing did yet."""
+        return self.loaded.info if self.loaded else None
 
     @property
     def pid(self) -> int | None:
@@ -73,46 +65,42 @@ class Worker:
     def ready(self) -> bool:
         return self.state == "ready" and self._child is not None and self._child.alive
 
-    def wants_start(self, model_path: str) -> bool:
-        """Whether an idle device should load this model: at first, and after a death. A failed load waits for a
-        request.
-        """
-        if self.ready or self.state == "unloaded" or self._failed_path == model_path:
+    def found_dead(self) -> bool:
+        """Whether it died while nobody asked anything of it; True once a death."""
+        if self.state != "ready" or self.ready:
             return False
-        return not self._breaker_open(model_path)
+        self._died()
+        return True
 
-    async def ensure(self, model_path: str) -> Loaded | None:
-        """Have the model in ``model_path`` warm; None where it was. A worker is replaced to change its model.
+    async def ensure(self, candidate: Candidate) -> Loaded | None:
+        """Have the candidate's model warm; None where it was. A worker is replaced to change its model.
 
-        Raises ``BackendUnavailable``, ``WorkerDied``, ``DeadlineExceeded``.
+        Raises ``WorkerDied``, or what the load failed of: ``BackendUnavailable``, ``DeadlineExceeded`` and others.
         """
-        if self.ready and self.model_path == model_path:
+        if self.ready and self.candidate == candidate:
             return None
-        if self.state == "ready" and self._child is not None and not self._child.alive:
-            self._died()  # while nobody asked anything of it
-        self._check_breaker(model_path)
         await self.aclose()
-        self.state, self.reason, self.model_path = "starting", "", model_path
-        settings = self._settings
-        self._child = ChildProcess("app.worker.child", cwd=settings.cwd, preload=settings.preload)
+        self.state, self.candidate, self.loaded = "starting", candidate, None
+        settings, preload = self._settings, openblas_preload() if candidate.backend == "mlx-whisper" else None
+        self._child = ChildProcess("app.worker.child", cwd=settings.cwd, preload=preload)
         try:
             await self._child.start()
-            request = Load(settings.backend, model_path, str(settings.cache), settings.load)
+            request = Load(candidate.backend, candidate.model_path, str(settings.cache), candidate.load)
             loaded: Loaded = await self._child.call(request, settings.load_timeout_s)
         except WorkerDied:
             self._died()
             raise
         except WhisperdError as error:
-            self.state, self.reason, self._failed_path = "failed", error.message, model_path
-            self._failed_at = time.monotonic()
+            self.state = "failed"
+            event("model not loaded", logging.WARNING, backend=candidate.backend, reason=error.message)
             await self.aclose()
-            raise BackendUnavailable(f"The model could not be loaded: {error.message}") from error
-        self.state, self._failed_path, self.loaded = "ready", "", loaded
+            raise
+        self.state, self.loaded = "ready", loaded
         seconds = loaded.load_seconds + loaded.warm_up_seconds
         self._metrics.model_load_seconds.set(seconds)
         event(
             "model ready",
-            backend=settings.backend,
+            backend=candidate.backend,
             device=loaded.info.device,
             precision=loaded.info.precision,
             seconds=seconds,
@@ -131,7 +119,7 @@ class Worker:
         Raises ``WorkerDied``, ``DeadlineExceeded``, ``InferenceFailed``.
         """
         done: StepDone = await self._call(Step(str(pcm), windows, options), timeout)
-        return done.result, done.seconds
+        return replace(done.result, backend=self.candidate.backend), done.seconds
 
     async def rest(self) -> Memory:
         """Between jobs: the library gives back what it kept for speed alone. Raises as ``step`` does."""
@@ -156,23 +144,9 @@ class Worker:
             raise
 
     def _died(self) -> None:
-        deaths = self._deaths.setdefault(self.model_path, deque(maxlen=_DEATHS))
-        deaths.append(time.monotonic())
         self._metrics.worker_restarts.labels("worker").inc()
-        self.state = "starting"
-        event("worker died", deaths=len(deaths))
-        if self._breaker_open(self.model_path):
-            self.state, self.reason = "broken", _BROKEN
-
-    def _breaker_open(self, model_path: str) -> bool:
-        deaths = self._deaths.get(model_path)
-        return deaths is not None and len(deaths) == _DEATHS and time.monotonic() - deaths[0] < _DEATHS_WINDOW_S
-
-    def _check_breaker(self, model_path: str) -> None:
-        if self._breaker_open(model_path):
-            raise BackendUnavailable(_BROKEN)
-        if self._failed_path == model_path and time.monotonic() - self._failed_at < _LOAD_RETRY_S:
-            raise BackendUnavailable(f"The model could not be loaded: {self.reason}")
+        self.state = "dead"
+        event("worker died", backend=self.candidate.backend)
 
     async def aclose(self) -> None:
         """End the child; its memory really comes back."""

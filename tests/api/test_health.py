@@ -6,8 +6,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import Server, StartServer, clips
 
 
-def test_health_says_no_more_than_that_it_lives(server: Server) -> None:
-    assert httpx.get(f"{server.url}/health").json() == {"status": "ok"}
+def test_health_says_what_the_server_works_with(server: Server) -> None:
+    body = httpx.get(f"{server.url}/health").json()
+    assert body.pop("precision")
+    assert body == {
+        "status": "ok",
+        "state": "ready",
+        "model": "micro",
+        "backend": "faster-whisper",
+        "device": "cpu",
+        "backends": [{"name": "faster-whisper", "state": "ready", "reason": None}],
+        "picked": "faster-whisper is configured; micro is configured",
+    }
 
 
 def test_ready_is_503_until_the_model_is_warm(start_server: StartServer, tmp_path) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 
 import anyio
 
-from app.backends.base import LoadOptions
 from app.engine.admission import Admission, QueueLimits
 from app.engine.device import Device
 from app.engine.engine import Engine
 from app.engine.job import Job, Work
+from app.engine.relay import Relay
 from app.engine.spool import Spool
+from app.engine.succession import Candidate, Succession
 from app.engine.worker import Worker, WorkerSettings
 from app.metrics import Metrics
 from app.transcript import SAMPLE_RATE, Options, Window
@@ -137,12 +138,25 @@ async def running(
     limits: QueueLimits | None = None,
     max_batch: int = 1,
     keep_alive: float = -1,
+    fallback: str = "",
+    rest_s: float = 600,
     **settings: float,
 ) -> AsyncIterator[Bench]:
-    """A bench whose preloaded model is ``model``; what is done there must end within ``PATIENCE_S``."""
+    """A bench whose preloaded model is ``model``; what is done there must end within ``PATIENCE_S``.
+
+    What is called ``fallback`` takes over from any model.
+    """
     spool, metrics, decoders = Spool(folder / "spool"), Metrics(), decoders or HeldDecoders()
-    worker = HeldWorker(WorkerSettings("fake", folder, spool.empty, LoadOptions(), PATIENCE_S), metrics)
-    device = Device(worker, metrics, max_batch=max_batch, step_timeout_s=PATIENCE_S, keep_alive=keep_alive)
+    worker = HeldWorker(WorkerSettings(folder, spool.empty, PATIENCE_S), metrics)
+    others = [Candidate("fake", str(folder / fallback))] if fallback else []
+    device = Device(
+        Relay(worker, metrics, Succession(rest_s)),
+        metrics,
+        lambda _, path: (Candidate("fake", path), *others),
+        max_batch=max_batch,
+        step_timeout_s=PATIENCE_S,
+        keep_alive=keep_alive,
+    )
     limits = limits or QueueLimits(jobs=16, spool_bytes=2**20, audio_s=3600)
     engine = Engine(Admission(spool, limits), device, decoders, metrics, **settings)
     bench = Bench(engine, worker, decoders, folder)

@@ -13,7 +13,9 @@ import pytest
 from app.backends.base import Memory, StepResult, WindowResult
 from app.engine.device import Device
 from app.engine.job import Job, Work
-from app.errors import BackendUnavailable, JobCancelled
+from app.engine.relay import Relay
+from app.engine.succession import Candidate
+from app.errors import BackendUnavailable, JobCancelled, WorkerDied
 from app.metrics import Metrics
 from app.transcript import Options
 from tests.engine.reins import HeldDecoders, first_text, part, running, until
@@ -152,7 +154,35 @@ async def test_a_model_that_cannot_be_loaded_fails_its_own_jobs_alone(tmp_path: 
                 await job.result()
             assert (await sound.result()).text == "w0"
         await until(lambda: bench.worker.ready)
-        assert bench.worker.model_path.endswith("/model"), "the one that is there at the start is there again"
+        assert bench.worker.candidate.model_path.endswith("/model"), "the one that is there at the start is there again"
+
+
+# --- one after the other ---
+
+
+async def test_a_job_that_kills_a_worker_twice_goes_on_with_the_next_and_the_first_has_its_place_again(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, recordings(), script={"on_window": {"0": "kill"}}, fallback="other") as bench:
+        bench.model("other")
+        with bench.submitted("one") as job:
+            assert (await job.result()).text == "w0"
+        assert [step.log for step in bench.steps()] == [bench.logs["model"]] * 2 + [bench.logs["other"]]
+        await until(lambda: bench.worker.ready and bench.worker.candidate.model_path.endswith("/model"))
+        with bench.submitted("later") as job:
+            await job.result()
+        assert bench.steps()[-1].log == bench.logs["model"]
+
+
+async def test_a_recording_that_kills_all_fails_alone_however_often_it_is_sent(tmp_path: Path) -> None:
+    poison = {"on_window": {"0": "kill"}}
+    async with running(tmp_path, recordings(), script=poison, fallback="other") as bench:
+        bench.model("other", **poison)
+        for _ in range(3):
+            with bench.submitted("one", digest="poison") as job, pytest.raises(WorkerDied):
+                await job.result()
+            with bench.submitted("later") as sound:
+                assert len((await sound.result()).text.split()) == 9
 
 
 # --- idle ---
@@ -213,12 +243,12 @@ async def test_what_is_granted_to_dictations_that_are_given_up_in_their_step_cou
     class Impatient:
         """A worker during whose steps the dictation's client hangs up, and the next comes."""
 
-        ready, model_path, state = True, "m", "ready"
+        ready, candidate, state = True, Candidate("fake", "m"), "ready"
 
-        def wants_start(self, _: str) -> bool:
+        def found_dead(self) -> bool:
             return False
 
-        async def ensure(self, model_path: str) -> None:
+        async def ensure(self, candidate: Candidate) -> None:
             pass
 
         async def rest(self) -> Memory:
@@ -234,7 +264,9 @@ async def test_what_is_granted_to_dictations_that_are_given_up_in_their_step_cou
             await anyio.lowlevel.checkpoint()
             return StepResult(tuple(WindowResult(window) for window in windows), "en"), 0.1
 
-    device, dictations = Device(Impatient(), Metrics(), max_batch=1, step_timeout_s=60), list[Job]()
+    metrics, dictations = Metrics(), list[Job]()
+    relay = Relay(Impatient(), metrics)
+    device = Device(relay, metrics, lambda _, path: (Candidate("fake", path),), max_batch=1, step_timeout_s=60)
 
     def come(name: str, seconds: int) -> None:
         job = Job(Work(Options(language="en"), "m"), Path("upload"), Path(name))

@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
-from app.backends.base import LoadOptions, StepResult
+from app.backends.base import StepResult
 from app.engine import durable
 from app.engine.admission import Admission, QueueLimits, Upload
 from app.engine.device import Device
@@ -25,7 +25,9 @@ from app.engine.engine import Engine
 from app.engine.job import Job, Work
 from app.engine.job_rows import JobRecord
 from app.engine.job_store import JobStore
+from app.engine.relay import Relay
 from app.engine.spool import Spool
+from app.engine.succession import Candidate
 from app.engine.worker import Worker, WorkerSettings
 from app.errors import QueueFull, StorageFull, WhisperdError
 from app.metrics import Metrics
@@ -163,8 +165,8 @@ async def house(
     (folder / "good").write_text(json.dumps(given))
     (folder / "broken").write_text(json.dumps({"load": "unavailable"}))
     spool, metrics = Spool(folder / "spool"), Metrics()
-    worker = Worker(WorkerSettings("fake", folder, spool.empty, LoadOptions(), 60), metrics)
-    device = Device(worker, metrics, max_batch=1, step_timeout_s=60)
+    relay = Relay(Worker(WorkerSettings(folder, spool.empty, 60), metrics), metrics)
+    device = Device(relay, metrics, lambda _, path: (Candidate("fake", path),), max_batch=1, step_timeout_s=60)
     decoders = SpelledDecoders()
     limits = QueueLimits(jobs=8, spool_bytes=2**20, audio_s=audio_s)
     engine = Engine(Admission(spool, limits), device, decoders, metrics)
@@ -444,7 +446,7 @@ async def test_what_went_back_to_the_queue_waits_for_the_decoder_in_the_next_lif
     (it.store.folder_of(record.id) / "pcm").unlink()
     async with house(tmp_path, max_audio=SAMPLE_RATE // 4) as it:
         it.decoders.go_on = anyio.Event()
-        await until(lambda: it.engine.device.worker.ready)
+        await until(lambda: it.engine.device.relay.ready)
         await anyio.sleep(0.3)
         it.decoders.go_on.set()
         assert await it.text(record) == "w0 w250 w1000 w1250 w2000 w2250 w3000 w3250"

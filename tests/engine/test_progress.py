@@ -427,3 +427,16 @@ def test_every_window_is_done_and_all_in_the_language_of_the_first_text(
     with_text = [step for step in life.steps if any(each.segments for each in step.windows)]
     assert {step.language for step in with_text} == {step.language for step in with_text[:1]}
     assert life.progress.transcript().language == (with_text[0].language if with_text else "en")
+
+
+def test_windows_that_wait_are_fitted_anew_for_another_backend_and_retries_are_not() -> None:
+    progress = Progress(KNOWN)
+    short, retried = window(0, 5), window(5, 9, retry=True)
+    progress.add([short, retried], 9 * SAMPLE_RATE, None, decoded=True)
+    progress.fit(3 * SAMPLE_RATE)
+    (fitted,) = progress.take(8)
+    assert fitted == replace(short, encoded=8 * SAMPLE_RATE)
+    progress.put_back()
+    progress.fit(None)
+    assert progress.take(8) == (short,)
+    assert progress.take(8) == (retried,)
