@@ -20,6 +20,10 @@ MEASURED = {
     ("faster-whisper", MICRO): 3.0,
     ("mlx-whisper", "base"): 3.0,
     ("mlx-whisper", MICRO): 3.0,
+    ("whisper.cpp", "base"): 3.0,
+    ("whisper.cpp", MICRO): 3.0,
+    ("openai-whisper", "base"): 3.0,
+    ("openai-whisper", MICRO): 3.0,
 }
 #: Of the file on disk; another one is not read.
 _SCHEMA = 1
