@@ -6,6 +6,7 @@ with a sentence (``load_settings`` raises ``SettingsError``).
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,19 @@ def config_file() -> Path:
 def origin(host: str, port: int) -> str:
     """``http://host:port``, with the brackets that an IPv6 address wants."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def exposed(host: str) -> bool:
+    """Whether others than this machine reach a server that listens on ``host``."""
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+def wants_colour() -> bool:
+    """Whether a terminal may get colours: by NO_COLOR (no-color.org)."""
+    return not os.environ.get("NO_COLOR")
 
 
 def hub_cache(environ: Mapping[str, str]) -> Path:

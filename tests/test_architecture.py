@@ -48,7 +48,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("app.transcriber",),
     ("app.tuning",),
     ("app.api.*", "app.lan.*"),
-    ("app.service.*", "app.doctor", "app.bench.*"),
+    ("app.service.*", "app.doctor.*", "app.bench.*"),
     ("app.commands.*",),
     ("app.cli",),
     ("app.__main__",),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ipaddress
 import logging
 import os
 import signal
@@ -23,7 +22,7 @@ from app.commands.flags import add_settings, settings_of
 from app.defaults import too_large
 from app.engine.build import catalog_of
 from app.hardware import detect
-from app.settings import Settings, SettingsError, origin
+from app.settings import Settings, SettingsError, exposed, origin
 
 #: Seconds between the end of draining and uvicorn cutting the connections that are still open.
 _CUT_AFTER_DRAIN_S = 1
@@ -95,7 +94,7 @@ class _Server(uvicorn.Server):
 
 def _check_exposure(settings: Settings) -> None:
     """Refuse to listen beyond this machine without a key, unless told so in so many words."""
-    if settings.api_key is None and not settings.no_auth and not _is_loopback(settings.host):
+    if settings.api_key is None and not settings.no_auth and exposed(settings.host):
         raise SettingsError(
             f"Listening on {settings.host} lets others on the network in: set WHISPERD_API_KEY to a key that they must "
             "send, or say --no-auth to let everybody in."
@@ -111,13 +110,6 @@ def _check_writable(folder: Path) -> None:
         raise SettingsError(
             f"Uploads cannot be kept in {folder} ({error.strerror}); choose another folder with --state-dir."
         ) from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -11,6 +11,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ import psutil
 from app.errors import BackendUnavailable, DeadlineExceeded, WorkerDied, error_from_code
 from app.worker.messages import Failed, Ready
 
+#: Torch reads it when it is imported: what MPS lacks is then computed on the CPU, and does not fail.
+_FOR_TORCH = {"PYTORCH_ENABLE_MPS_FALLBACK": "1"}
+#: Torch's own lower mark of the memory that MPS takes, as a share of what the Mac recommends.
+_LOW_WATERMARK = 1.4
+#: A child never asks the hub, and what it says is read at once.
+_FOR_ALL = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 #: How often a child's memory is looked at while it works.
 _MEMORY_POLL_S = 0.05
 #: A child that has not said Ready by then (imports of a cold disk included) will not.
@@ -68,8 +75,7 @@ class ChildProcess:
         """
         assert self._process is None, "a child is started once"
         ours, theirs = Pipe()
-        # Torch reads the first when it is imported: what MPS lacks is then computed on the CPU, and does not fail.
-        environment = {"PYTORCH_ENABLE_MPS_FALLBACK": "1", **os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {**_FOR_TORCH, **_watermarks(os.environ), **os.environ, **_FOR_ALL}
         if self._preload:
             environment["LD_PRELOAD"] = self._preload
         try:
@@ -150,3 +156,13 @@ class ChildProcess:
         if self._process is not None:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._process.wait)
+
+
+def _watermarks(environ: Mapping[str, str]) -> dict[str, str]:
+    """The lower mark of MPS's memory where the user has set an upper one beneath it: torch would not start."""
+    upper = environ.get("PYTORCH_MPS_HIGH_WATERMARK_RATIO", "")
+    try:
+        beneath = 0 < float(upper or 0) < _LOW_WATERMARK
+    except ValueError:  # torch's to refuse
+        return {}
+    return {"PYTORCH_MPS_LOW_WATERMARK_RATIO": upper} if beneath else {}

@@ -32,11 +32,11 @@ def port_of(server: Server) -> str:
 
 def test_help_names_every_command_and_shows_examples() -> None:
     shown = whisperd("--help").stdout
-    for word in ("serve", "transcribe", "models", "tune", "bench", "demo", "examples:", "curl"):
+    for word in ("serve", "transcribe", "models", "tune", "bench", "doctor", "demo", "examples:", "curl"):
         assert word in shown
 
 
-@pytest.mark.parametrize("command", ["serve", "transcribe", "models", "tune", "bench", "demo"])
+@pytest.mark.parametrize("command", ["serve", "transcribe", "models", "tune", "bench", "doctor", "demo"])
 def test_every_command_explains_itself(command: str) -> None:
     result = whisperd(command, "--help")
     assert result.returncode == 0

@@ -45,6 +45,31 @@ async def child(tmp_path: Path, **script: object) -> ChildProcess:
     return process
 
 
+@pytest.mark.parametrize(
+    ("given", "lower"),
+    [
+        ({}, None),
+        ({"HIGH": "1.0"}, "1.0"),
+        ({"HIGH": "1.7"}, None),
+        ({"HIGH": "0.0"}, None),
+        ({"HIGH": "x"}, None),
+        ({"HIGH": "1.0", "LOW": "0.5"}, "0.5"),
+    ],
+)
+async def test_torch_starts_with_an_upper_mark_under_its_own_lower_one(
+    given: dict[str, str], lower: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(f"PYTORCH_MPS_{name}_WATERMARK_RATIO", value)
+    process = ChildProcess("app.worker.child", cwd=tmp_path)
+    await process.start()
+    assert process.pid
+    environment = psutil.Process(process.pid).environ()
+    assert environment.get("PYTORCH_MPS_LOW_WATERMARK_RATIO") == lower
+    assert environment["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
+    await process.aclose()
+
+
 async def test_a_step_is_answered_in_plain_types(tmp_path: Path, pcm: Path) -> None:
     process = await child(tmp_path)
     done = await process.call(Step(str(pcm), (WINDOW,), Options(language="en")))
