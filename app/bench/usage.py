@@ -105,7 +105,8 @@ class Watch:
         self._pid, self._kind = pid, kind
         self.cpu_seconds, self.peak = 0.0, 0
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look)
+        # A daemon: Ctrl-C may come between its start and the block that would stop it.
+        self._thread = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> Self:
         self._before = cpu_seconds(self._pid)
