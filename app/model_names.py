@@ -58,6 +58,14 @@ SOURCES: dict[str, dict[str, Source]] = {
         **{name: Source(f"mlx-community/whisper-{name}-mlx") for name in CHECKPOINTS},
         "large-v3-turbo": Source("mlx-community/whisper-large-v3-turbo"),
         "distil-large-v3": Source("mlx-community/distil-whisper-large-v3"),
+        **{
+            f"{name}-q4": Source(f"mlx-community/whisper-{name}-mlx-q4") for name in ("tiny", "base", "small", "medium")
+        },
+        "large-v3-turbo-q4": Source("mlx-community/whisper-large-v3-turbo-q4"),
+        **{
+            f"{name}-8bit": Source(f"mlx-community/whisper-{name}-mlx-8bit")
+            for name in ("tiny", "base", "small", "medium", "large-v3")
+        },
     },
     "whisper.cpp": {
         **{name: Source(_GGML, f"ggml-{name}.bin") for name in CHECKPOINTS},
