@@ -28,6 +28,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "app.audio.*",
         "app.convert.*",
         "app.formats",
+        "app.hub.*",
         "app.keys",
         "app.log",
         "app.metrics",

@@ -19,6 +19,7 @@ import uvicorn
 from app import __version__, log
 from app.api.app import create_app
 from app.commands.flags import add_settings, settings_of
+from app.commands.models import pull_bar
 from app.engine.build import catalog_of
 from app.settings import Settings, SettingsError, origin
 
@@ -35,8 +36,9 @@ def run(options: argparse.Namespace) -> int:
     _check_exposure(settings)
     log.set_up(settings.log_level, settings.log_format)
     catalog = catalog_of(settings)
-    if settings.pull:
-        catalog.pull("")
+    if settings.pull and not catalog.has(""):
+        with pull_bar() as report:
+            catalog.pull("", report)
     catalog.resolve("")  # without weights, stop here with the sentence that says what to do
     _check_writable(settings.state_dir)
     listener = _listen(settings)
