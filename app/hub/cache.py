@@ -13,6 +13,8 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from app.errors import Conflict
@@ -59,7 +61,7 @@ def remove(source: Source, cache_dir: Path) -> int:
             for path in [*(folder / "blobs" / name for name in unused), *_partials(folder, source)]:
                 path.unlink(missing_ok=True)
         if not source.file or not any(folder.glob("snapshots/*/*")):
-            _remove_repository(folder, source.repo, cache_dir)
+            _remove_repository(folder, cache_dir)
     return before - size_of(folder)
 
 
@@ -112,8 +114,11 @@ def matches(path: Path, checksum: str) -> bool:
 
 
 def _links(folder: Path, source: Source) -> Iterator[Path]:
-    for pattern in [source.file] if source.file else PULL_PATTERNS:
-        yield from sorted(folder.glob(f"snapshots/*/{pattern}"))
+    """A model's files in all snapshots; with ``*``, since pathlib finds no broken link by its name."""
+    patterns = [source.file] if source.file else PULL_PATTERNS
+    for link in sorted(folder.glob("snapshots/*/*")):
+        if any(fnmatchcase(link.name, pattern) for pattern in patterns):
+            yield link
 
 
 def _partials(folder: Path, source: Source) -> Iterator[Path]:
@@ -124,15 +129,14 @@ def _blobs_of(links: Iterable[Path]) -> set[str]:
     return {link.readlink().name for link in links if link.is_symlink()}
 
 
-def _remove_repository(folder: Path, repo: str, cache_dir: Path) -> None:
+def _remove_repository(folder: Path, cache_dir: Path) -> None:
     """By huggingface_hub, which knows what blobs other repositories share; then what it knows nothing of."""
     from huggingface_hub import scan_cache_dir
 
-    if any(folder.glob("snapshots/*")):
-        known = [each for each in scan_cache_dir(cache_dir).repos if (each.repo_id, each.repo_type) == (repo, "model")]
-        revisions = [revision.commit_hash for each in known for revision in each.revisions]
-        if revisions:
-            scan_cache_dir(cache_dir).delete_revisions(*revisions).execute()
+    found = scan_cache_dir(cache_dir)
+    ours = frozenset(each for each in found.repos if each.repo_path == folder.resolve())
+    # Repositories copied with their history have revisions in common: without the others in sight, none of theirs goes.
+    replace(found, repos=ours).delete_revisions(*(old.commit_hash for each in ours for old in each.revisions)).execute()
     if folder.exists():
         shutil.rmtree(folder)
 

@@ -167,7 +167,8 @@ def _receive(listing: Listing, file: File, partial: Path, here: Callable[[int], 
     partial.touch()
     while (begin := size_of(partial)) < file.size:
         failure: Exception | None = None
-        headers = {**build_hf_headers(), "Accept-Encoding": "identity", "Range": f"bytes={begin}-"}
+        behind = {"Range": f"bytes={begin}-"} if begin else {}
+        headers = build_hf_headers() | {"Accept-Encoding": "identity"} | behind
         try:
             with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as answer:
                 hf_raise_for_status(answer)
