@@ -66,14 +66,17 @@ class Catalog:
             self.default_model = folder.name if folder.name not in self.registered else default_model
             self.registered[self.default_model] = folder
 
+    def meant(self, name: str) -> str:
+        """The name itself, or the default's where it leaves the choice to the server."""
+        wanted = name.strip()
+        return self.default_model if wanted not in self.registered and means_default(wanted) else wanted
+
     def resolve(self, name: str | None) -> Model:
         """The model that a request's ``model`` field means; no network, a few small reads.
 
         Raises ``UnknownModel``: with the command that downloads it where the name is known.
         """
-        wanted = (name or "").strip()
-        if wanted not in self.registered and means_default(wanted):
-            wanted = self.default_model
+        wanted = self.meant(name or "")
         found = self._find(wanted)
         if found is not None:
             return found
@@ -114,8 +117,7 @@ class Catalog:
         here is as good. Raises ``UnknownModel``, ``BackendUnavailable`` (no network, broken off, wrong checksum),
         ``StorageFull`` or ``InvalidRequest`` (no Whisper model in it that the backend can use), each with a sentence.
         """
-        source = self.source_of(name)
-        wanted = self.default_model if means_default(name) else name
+        source, wanted = self.source_of(name), self.meant(name)
         if source is None:
             return self.resolve(wanted).path
         try:
@@ -132,7 +134,7 @@ class Catalog:
 
     def source_of(self, name: str) -> Source | None:
         """Where ``pull`` gets a model; None for ``micro`` and the operator's folders. Raises ``UnknownModel``."""
-        wanted = self.default_model if means_default(name) else name
+        wanted = self.meant(name)
         if wanted in self.registered or wanted == MICRO:
             return None
         found = sources_of(self.backend, ALIASES.get(wanted, wanted))
@@ -157,9 +159,8 @@ class Catalog:
             own = (repo for repo in self._cached_repositories() if self._find(repo) or self._is_unfinished(repo))
             names = [*names_for(self.backend), *own]
             return list(dict.fromkeys(source for each in names for source in self._downloads(each)))
-        only = self.source_of(name)
-        wanted = self.default_model if means_default(name) else name
-        if only is None:
+        wanted = self.meant(name)
+        if self.source_of(wanted) is None:
             raise InvalidRequest(
                 f"The model {wanted!r} is a folder of its own, not a download: whisperd leaves it alone.", param="model"
             )

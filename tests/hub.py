@@ -14,6 +14,8 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 #: Files from this size on are in LFS, as are the hub's weights.
 LARGE = 10_000
+#: The file that goes wrong.
+WEIGHTS = "model.bin"
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -22,11 +24,11 @@ class Hub(http.server.BaseHTTPRequestHandler):
     repositories: dict[str, dict[str, bytes]]
     #: Requests for files: method, name, first byte asked for.
     seen: list[tuple[str, str, int]]
-    #: How many answers with a large file still break off: from the beginning in the middle, later ones at once.
+    #: How many answers with the weights still break off: from the beginning in the middle, later ones at once.
     cuts = 0
-    #: How many answers with a large file still are other bytes than the checksum says.
+    #: How many answers with the weights still are other bytes than the checksum says.
     damaged = 0
-    #: How many bytes of a large file go out before the line falls silent until ``release``.
+    #: How many bytes of the weights go out before the line falls silent until ``release``.
     silent_after: int | None = None
     release: threading.Event
     #: Whether it says checksums of each file only, as some mirrors do.
@@ -73,28 +75,28 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if self.status != 200:
             return self.send(self.status, b"", {})
         body = content
-        if len(content) >= LARGE and self.command == "GET" and self.damaged:
+        if name == WEIGHTS and self.command == "GET" and self.damaged:
             type(self).damaged -= 1
             body = content[:-1] + bytes([content[-1] ^ 1])
         begin = 0 if self.whole else begin
         if begin:
             headers["Content-Range"] = f"bytes {begin}-{len(body) - 1}/{len(body)}"
-        return self.send(206 if begin else 200, body[begin:], headers, large=len(content) >= LARGE)
+        return self.send(206 if begin else 200, body[begin:], headers, fails=name == WEIGHTS)
 
     def json(self, data: object) -> None:
         self.send(200, json.dumps(data).encode(), {"Content-Type": "application/json"})
 
-    def send(self, status: int, body: bytes, headers: dict[str, str], *, large: bool = False) -> None:
+    def send(self, status: int, body: bytes, headers: dict[str, str], *, fails: bool = False) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "GET":
             return
-        if large and self.cuts:
+        if fails and self.cuts:
             type(self).cuts -= 1
             body = b"" if status == 206 else body[: len(body) // 2]
-        if large and self.silent_after is not None:
+        if fails and self.silent_after is not None:
             self.wfile.write(body[: self.silent_after])
             self.release.wait(60)
             return

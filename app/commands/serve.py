@@ -82,6 +82,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         async with anyio.create_task_group() as tasks:
             if (service := getattr(self._app.state, "service", None)) is not None:
+                service.pulls.stop()
                 tasks.start_soon(service.engine.drain, self._drain_s)
             await super().shutdown(sockets)
             tasks.cancel_scope.cancel()

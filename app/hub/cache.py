@@ -76,6 +76,11 @@ def is_unfinished(source: Source, cache_dir: Path) -> bool:
     return any(_partials(repository_folder(cache_dir, source.repo), source))
 
 
+def belongs_to(path: Path, source: Source, cache_dir: Path) -> bool:
+    """Whether the model in ``path`` is a download of the source."""
+    return path.is_relative_to(repository_folder(cache_dir, source.repo)) and source.file in (None, path.name)
+
+
 def size_of(path: Path) -> int:
     """Bytes of a file, or of the files in and below a folder; links that lead out of it count for nothing."""
     files = [path] if path.is_file() else [each for each in path.rglob("*") if not each.is_symlink()]
