@@ -1,26 +1,26 @@
 """Model names: what a request may call a model, which repository of the hub holds it for a backend, and where it lies.
 
 Answering a request never downloads and never touches the network: the hub's cache is read as the folders that it is
-(``models--org--name/snapshots/<revision>``). Only ``pull`` imports huggingface_hub. A name is never taken for a path:
-folders come from the operator alone.
+(``models--org--name/snapshots/<revision>``). Only ``pull`` and ``remove`` import huggingface_hub. A name is never taken
+for a path: folders come from the operator alone.
 """
 
 from __future__ import annotations
 
-import errno
 import re
-import sys
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.backends import BACKENDS
-from app.convert import detect
-from app.errors import BackendUnavailable, InvalidRequest, StorageFull, UnknownModel, WhisperdError
+from app.convert import conversions_of, detect
+from app.errors import BackendUnavailable, InvalidRequest, UnknownModel
+from app.hub import cache as hub_cache
+from app.hub.download import Report, download, listing_of
 from app.model_names import (
     ALIASES,
     MICRO,
-    PULL_PATTERNS,
     Source,
     canonical_name,
     holds_many,
@@ -31,9 +31,6 @@ from app.model_names import (
 )
 
 MICRO_FOLDER = Path(__file__).parent / "data" / "micro"
-
-#: A hub id: anything else must never become part of a path.
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +72,17 @@ class Catalog:
         known = None if self.default_model in self.registered else canonical_name(self.default_model)
         return known or self.default_model
 
+    def meant(self, name: str) -> str:
+        """The name itself, or the default's where it leaves the choice to the server."""
+        wanted = name.strip()
+        return self.default_model if wanted not in self.registered and means_default(wanted) else wanted
+
     def resolve(self, name: str | None) -> Model:
         """The model that a request's ``model`` field means; no network, a few small reads.
 
         Raises ``UnknownModel``: with the command that downloads it where the name is known.
         """
-        wanted = (name or "").strip()
-        if wanted not in self.registered and means_default(wanted):
-            wanted = self.default_model
+        wanted = self.meant(name or "")
         found = self._find(wanted)
         if found is not None:
             return found
@@ -98,6 +98,14 @@ class Catalog:
             )
         raise UnknownModel(f"The model {shown!r} does not exist on this server.", param="model")
 
+    def has(self, name: str) -> bool:
+        """Whether ``resolve`` would find it."""
+        try:
+            self.resolve(name)
+        except UnknownModel:
+            return False
+        return True
+
     def available(self) -> list[Model]:
         """The models that a request can have now, the default first, then registered folders and downloads.
 
@@ -108,38 +116,95 @@ class Catalog:
         found = (self._find(name) for name in names)
         return list({model.name: model for model in found if model is not None}.values())
 
-    def pull(self, name: str, *, progress: bool | None = None) -> Path:
-        """Download a model by its name or hub id and return its folder; a download that broke off goes on there.
+    def pull(self, name: str, report: Report = lambda _: None) -> Path:
+        """Download a model by its name or hub id, check it, and return its folder or file; what broke off goes on.
 
-        ``progress`` shows bars on stderr; None where that is a terminal. Honours ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``
-        and ``HF_TOKEN``. Raises ``UnknownModel``, ``BackendUnavailable`` (no network), ``StorageFull`` or
-        ``InvalidRequest`` (no Whisper model in it that the backend can use), each with a sentence.
+        Honours ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and ``HF_TOKEN``; where the hub cannot be reached, a model that is
+        here is as good. Raises ``UnknownModel``, ``BackendUnavailable`` (no network, broken off, wrong checksum),
+        ``StorageFull`` or ``InvalidRequest`` (no Whisper model in it that the backend can use), each with a sentence.
         """
-        wanted = self.default_model if means_default(name) else name
-        local = self._find(wanted) if wanted in self.registered or wanted == MICRO else None
-        if local is not None:
-            return local.path
-        source = self._source(wanted)
-        folder = _download(source, self.cache_dir, sys.stderr.isatty() if progress is None else progress)
+        source, wanted = self.source_of(name), self.meant(name)
+        if source is None:
+            return self.resolve(wanted).path
+        try:
+            listing = listing_of(source)
+        except BackendUnavailable:
+            if (found := self._find(wanted)) is not None:
+                return found.path
+            raise
+        folder = download(listing, self.cache_dir, report)
         path = folder / source.file if source.file else folder
         if not self._usable(path):
             raise InvalidRequest(f"The repository {source.repo} was downloaded, but it holds no {self._kind}.")
         return path
 
+    def source_of(self, name: str) -> Source | None:
+        """Where ``pull`` gets a model; None for ``micro`` and the operator's folders. Raises ``UnknownModel``."""
+        wanted = self.meant(name)
+        if wanted in self.registered or wanted == MICRO:
+            return None
+        found = sources_of(self.backend, ALIASES.get(wanted, wanted))
+        if found:
+            return found[0]
+        if hub_cache.HUB_ID.fullmatch(wanted) and not holds_many(wanted):
+            return Source(wanted)
+        raise UnknownModel(
+            f"There is no model {wanted[:100]!r} for {self.backend}; choose one of "
+            f"{', '.join(names_for(self.backend))}, or a hub id (owner/name).",
+            param="model",
+        )
+
+    def downloads(self, name: str | None = None) -> list[Source]:
+        """What was downloaded of a model, be it unfinished or damaged; of all models by default.
+
+        A catalog name may have two downloads: in the backend's own format, and the checkpoint it can be converted from.
+        Raises ``InvalidRequest`` for what was never downloaded, ``UnknownModel``.
+        """
+        if name is None:
+            # Whisper models only: the cache is full of other programs' models.
+            own = (repo for repo in self._cached_repositories() if self._find(repo) or self._is_unfinished(repo))
+            names = [*names_for(self.backend), *own]
+            return list(dict.fromkeys(source for each in names for source in self._downloads(each)))
+        wanted = self.meant(name)
+        if self.source_of(wanted) is None:
+            raise InvalidRequest(
+                f"The model {wanted!r} is a folder of its own, not a download: whisperd leaves it alone.", param="model"
+            )
+        found = self._downloads(wanted)
+        if not found:
+            raise UnknownModel(f"The model {wanted!r} is not downloaded.", param="model")
+        return found
+
+    def verify(self, name: str | None = None) -> list[str]:
+        """What is wrong with a model's downloads (of all models by default), a sentence each; nothing where all is
+        well. Reads every byte, asks no network. Raises as ``downloads`` does.
+        """
+        return [line for source in self.downloads(name) for line in hub_cache.damages(source, self.cache_dir)]
+
+    def remove(self, name: str, conversions: Path) -> int:
+        """Remove a model's downloads, and what was made of them in the folder ``conversions``; returns the bytes freed.
+
+        Raises as ``downloads`` does, and ``Conflict`` while it is being downloaded.
+        """
+        freed = 0
+        for source in self.downloads(name):
+            freed += hub_cache.remove(source, self.cache_dir)
+            repository = hub_cache.repository_folder(self.cache_dir, source.repo)
+            for made in conversions_of(repository, conversions) if not source.file else ():
+                freed += hub_cache.size_of(made)
+                shutil.rmtree(made)
+        return freed
+
     @property
     def _kind(self) -> str:
         return f"whole Whisper model that {self.backend} can use"
 
-    def _source(self, name: str) -> Source:
-        found = sources_of(self.backend, ALIASES.get(name, name))
-        if found:
-            return found[0]
-        if _HUB_ID.fullmatch(name) and not holds_many(name):
-            return Source(name)
-        raise UnknownModel(
-            f"There is no model {name!r} for {self.backend}; choose one of {', '.join(names_for(self.backend))}, "
-            "or a hub id (owner/name)."
-        )
+    def _downloads(self, name: str) -> list[Source]:
+        known = sources_of(self.backend, ALIASES.get(name, name)) or [Source(name)]
+        return [source for source in known if hub_cache.is_here(source, self.cache_dir)]
+
+    def _is_unfinished(self, repo: str) -> bool:
+        return hub_cache.is_unfinished(Source(repo), self.cache_dir)
 
     def _find(self, name: str) -> Model | None:
         if BACKENDS[self.backend].format is None:
@@ -154,7 +219,7 @@ class Catalog:
             return None
         known_name = canonical_name(name)
         for source in sources_of(self.backend, known_name) if known_name else [Source(name)]:
-            for snapshot in _snapshots(self.cache_dir, source.repo):
+            for snapshot in hub_cache.snapshots(self.cache_dir, source.repo):
                 path = snapshot / source.file if source.file else snapshot
                 model = self._model(known_name or name, path, source.repo, source.repo.partition("/")[0])
                 if model is not None:
@@ -171,7 +236,7 @@ class Catalog:
 
     def _cached_repositories(self) -> Iterator[str]:
         for folder in sorted(self.cache_dir.glob("models--*--*")):
-            repo = _repository_in(folder)
+            repo = hub_cache.repository_in(folder)
             # Another backend's conversion of a catalog model is no model of its own.
             if canonical_name(repo) is None and not holds_many(repo):
                 yield repo
@@ -192,57 +257,6 @@ def model_key(path: Path) -> str:
         return MICRO
     for snapshot, file in ((path, ""), (path.parent, path.name)):
         if snapshot.parent.name == "snapshots":
-            repo = _repository_in(snapshot.parent.parent)
+            repo = hub_cache.repository_in(snapshot.parent.parent)
             return name_of_file(repo, file) or canonical_name(repo) or f"{repo}/{file}".rstrip("/")
     return str(path.resolve())
-
-
-def _repository_in(folder: Path) -> str:
-    """The hub's id of the repository that a folder of the hub's cache holds."""
-    return folder.name.removeprefix("models--").replace("--", "/", 1)
-
-
-def _snapshots(cache_dir: Path, repo: str) -> Iterator[Path]:
-    """A repository's snapshots in the hub's cache: the one that ``main`` points at, then the others, newest first."""
-    if not _HUB_ID.fullmatch(repo) or "--" in repo:
-        return
-    folder = cache_dir / f"models--{repo.replace('/', '--')}"
-    try:
-        main = (folder / "refs" / "main").read_text("utf-8").strip()
-    except OSError:  # downloaded by its revision
-        main = ""
-    newest_first = sorted((folder / "snapshots").glob("*"), key=lambda path: path.lstat().st_mtime, reverse=True)
-    yield from sorted(newest_first, key=lambda path: path.name != main)
-
-
-def _download(source: Source, cache_dir: Path, progress: bool) -> Path:
-    """The snapshot's folder."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-
-    try:
-        (enable_progress_bars if progress else disable_progress_bars)()
-        wanted = [source.file] if source.file else list(PULL_PATTERNS)
-        return Path(snapshot_download(source.repo, cache_dir=cache_dir, allow_patterns=wanted))
-    except Exception as error:  # noqa: BLE001 - the hub's libraries raise many things, and each must become a sentence
-        raise _download_error(source.repo, error) from None
-
-
-def _download_error(repo: str, error: Exception) -> WhisperdError:
-    from huggingface_hub import constants, errors
-
-    if isinstance(error, errors.GatedRepoError):
-        return UnknownModel(f"The repository {repo} asks for consent: open its page, then log in with `hf auth login`.")
-    if isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError | errors.HFValidationError):
-        return UnknownModel(f"The hub has no repository {repo}, or it is private and you are not logged in.")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(f"The disk is full: {repo} was not downloaded. Make room and pull it again.")
-    if constants.HF_HUB_OFFLINE:
-        return BackendUnavailable(f"HF_HUB_OFFLINE forbids the network, and {repo} is not on this machine.")
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return BackendUnavailable(f"{constants.ENDPOINT} cannot be reached, so {repo} was not downloaded.")
-    if isinstance(error, PermissionError):
-        return BackendUnavailable(f"{repo} could not be written to {error.filename}: permission denied.")
-    return BackendUnavailable(
-        f"The download of {repo} broke off ({type(error).__name__}); pull it again, it goes on where it stopped."
-    )

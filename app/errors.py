@@ -77,6 +77,12 @@ class MethodNotAllowed(InvalidRequest):
     status, code = 405, "method_not_allowed"
 
 
+class Conflict(InvalidRequest):
+    """What is asked for cannot be done to a thing that is in use."""
+
+    status, code = 409, "conflict"
+
+
 class UploadTooLarge(InvalidRequest):
     status, code = 413, "upload_too_large"
 

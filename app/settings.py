@@ -60,7 +60,7 @@ def hub_cache(environ: Mapping[str, str]) -> Path:
 
 
 class Settings(BaseSettings):
-    """Everything that can be set. Each description is also the flag's help; the API key has no flag on purpose."""
+    """Everything that can be set. Each description is also the flag's help; keys have no flag on purpose."""
 
     model_config = SettingsConfigDict(env_prefix="WHISPERD_", frozen=True, extra="forbid", env_ignore_empty=True)
 
@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="CPU threads for the model; 0 lets the library choose")
     beam_size: int = Field(1, ge=1, le=10, description="beams of the search; 1 is greedy (MLX has no other)")
     api_key: SecretStr | None = Field(None, description="key that clients must send; set WHISPERD_API_KEY")
+    admin_key: SecretStr | None = Field(
+        None, description="key that may also download and remove models over HTTP; set WHISPERD_ADMIN_KEY"
+    )
     no_auth: bool = Field(False, description="listen beyond this machine without a key")
     cors_origins: str = Field("", description="web origins that browsers may call from, with commas between them")
     max_upload_mb: int = Field(1024, ge=1, description="largest upload in MiB")
@@ -159,7 +162,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{twice[0]!r} is there twice; name each backend once")
         return value
 
-    @field_validator("api_key")
+    @field_validator("api_key", "admin_key")
     @classmethod
     def _usable_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < 8:

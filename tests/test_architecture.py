@@ -29,6 +29,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "app.audio.*",
         "app.convert.*",
         "app.formats",
+        "app.hub.*",
         "app.keys",
         "app.log",
         "app.metrics",
@@ -41,7 +42,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("app.catalog",),
     ("app.fitting",),
     ("app.backends.*",),
-    ("app.worker.loop", "app.worker.child", "app.worker.decoder"),
+    ("app.worker.loop", "app.worker.child", "app.worker.decoder", "app.worker.models"),
     # Below here: no asyncio, no HTTP; safe in any process.
     ("app.worker.process",),
     ("app.engine.*",),
@@ -79,6 +80,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "starlette": ("app.api.*",),
     "uvicorn": ("app.commands.*",),
     "av": ("app.audio.*", "app.worker.decoder"),
+    "huggingface_hub": ("app.hub.*",),
     "onnxruntime": ("app.audio.*", "app.worker.decoder"),
     **dict.fromkeys(MODEL_LIBRARIES, ("app.backends.*", "app.convert.*")),
 }

@@ -20,6 +20,7 @@ from app.engine.build import catalog_of, durable_jobs_of, engine_of
 from app.engine.durable import DurableJobs
 from app.engine.engine import Engine
 from app.engine.job_database import StoreBusy, StoreUnusable
+from app.engine.pulls import Pulls
 from app.log import event
 from app.settings import Settings
 
@@ -33,8 +34,12 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         catalog = catalog_of(settings)
-        async with engine_of(settings, catalog) as engine, _jobs_of(settings, engine) as jobs:
-            app.state.service = Service(settings, engine, catalog, jobs)
+        async with (
+            engine_of(settings, catalog) as engine,
+            _jobs_of(settings, engine) as jobs,
+            Pulls(catalog, settings.cache_dir).running() as pulls,
+        ):
+            app.state.service = Service(settings, engine, catalog, pulls, jobs)
             yield
 
     app = FastAPI(
@@ -51,8 +56,8 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     docs.install(app)
     request_id.install(app)
-    if settings.api_key is not None:
-        app.add_middleware(KeyMiddleware, key=settings.api_key.get_secret_value())
+    if settings.api_key is not None or settings.admin_key is not None:
+        app.add_middleware(KeyMiddleware, key=settings.api_key, admin_key=settings.admin_key)
     # Added last, so outermost: the key check sees the path that is served, and a preflight needs no key.
     app.add_middleware(PathMiddleware)
     app.add_middleware(

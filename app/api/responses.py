@@ -10,6 +10,9 @@ from app.api.schemas import (
     ERROR_RESPONSES,
     ErrorBody,
     JobBody,
+    PullDoneEvent,
+    PulledBody,
+    PullProgressEvent,
     TranscriptionBody,
     TranscriptTextDelta,
     TranscriptTextDone,
@@ -22,6 +25,9 @@ DOCUMENTED: tuple[type[BaseModel], ...] = (
     VerboseTranscriptionBody,
     TranscriptTextDelta,
     TranscriptTextDone,
+    PulledBody,
+    PullProgressEvent,
+    PullDoneEvent,
 )
 
 
@@ -39,6 +45,24 @@ def reference(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
+PULL_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The model is here. As server-sent events, unless the client accepts JSON alone.",
+        "content": {
+            "application/json": {"schema": reference(PulledBody)},
+            "text/event-stream": {
+                "schema": {
+                    "type": "string",
+                    "description": "Each `data:` line is a PullProgressEvent, the last but one a PullDoneEvent, the "
+                    "last `[DONE]`; an ErrorBody in their place ends the stream.",
+                }
+            },
+        },
+    },
+    403: {"model": ErrorBody, "description": "It takes the admin key, or the server has none."},
+    404: {"model": ErrorBody, "description": "There is no model of this name."},
+    503: {"model": ErrorBody, "description": "The hub cannot be reached, the download broke off, or the disk is full."},
+}
 WORK_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The text in the format asked for; with `stream`, server-sent events.",

@@ -109,6 +109,26 @@ class DeletedBody(BaseModel):
     deleted: Literal[True] = True
 
 
+class PulledBody(BaseModel):
+    id: str
+    object: Literal["model.pull"] = "model.pull"
+    status: Literal["done"] = "done"
+
+
+class PullProgressEvent(BaseModel):
+    """``file`` is being fetched or checked; bytes of all of the model's files."""
+
+    type: Literal["model.pull.progress"] = "model.pull.progress"
+    file: str
+    done_bytes: int
+    total_bytes: int
+
+
+class PullDoneEvent(BaseModel):
+    type: Literal["model.pull.done"] = "model.pull.done"
+    model: ModelBody
+
+
 class QueueEntry(BaseModel):
     """A job that is not over; ``position`` counts from 1, ``estimated_s`` is null while the pace is unknown."""
 

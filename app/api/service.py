@@ -10,6 +10,7 @@ from starlette.requests import Request
 from app.catalog import Catalog
 from app.engine.durable import DurableJobs
 from app.engine.engine import Engine
+from app.engine.pulls import Pulls
 from app.settings import Settings
 
 
@@ -18,6 +19,7 @@ class Service:
     settings: Settings
     engine: Engine
     catalog: Catalog
+    pulls: Pulls
     #: None where another server keeps its jobs in this one's folder, or the folder cannot be used.
     jobs: DurableJobs | None
 

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-    parser.add_argument("--quick", action="store_true", help="leave out the transcriptions")
+    parser.add_argument("--quick", action="store_true", help="leave out the transcriptions and the checksums")
     add_settings(parser)
 
 
@@ -58,7 +58,7 @@ def _checks(options: argparse.Namespace, hardware: Hardware) -> Iterator[Check]:
     else:
         yield ok("settings", f"{settings.choice.reason}.")
     yield from check_backends(settings, hardware, quick=options.quick)
-    yield from check_models(settings, hardware)
+    yield from check_models(settings, hardware, quick=options.quick)
     yield from check_folders(settings)
     yield from check_server(settings)
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from app.settings import Settings, load_settings
 
 #: Settings that are no flags: keys would show in the process list, tables do not fit on a line.
-_NO_FLAG = frozenset({"api_key", "models"})
+_NO_FLAG = frozenset({"admin_key", "api_key", "models"})
 
 
 def add_settings(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:

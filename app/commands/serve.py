@@ -19,6 +19,7 @@ import uvicorn
 from app import __version__, log
 from app.api.app import create_app
 from app.commands.flags import add_settings, settings_of
+from app.commands.models import pull_bar
 from app.defaults import too_large
 from app.engine.build import catalog_of
 from app.hardware import detect
@@ -37,8 +38,9 @@ def run(options: argparse.Namespace) -> int:
     _check_exposure(settings)
     log.set_up(settings.log_level, settings.log_format)
     catalog = catalog_of(settings)
-    if settings.pull:
-        catalog.pull("")
+    if settings.pull and not catalog.has(""):
+        with pull_bar() as report:
+            catalog.pull("", report)
     catalog.resolve("")  # without weights, stop here with the sentence that says what to do
     _check_writable(settings.state_dir)
     listener = _listen(settings)
@@ -87,6 +89,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         async with anyio.create_task_group() as tasks:
             if (service := getattr(self._app.state, "service", None)) is not None:
+                service.pulls.stop()
                 tasks.start_soon(service.engine.drain, self._drain_s)
             await super().shutdown(sockets)
             tasks.cancel_scope.cancel()

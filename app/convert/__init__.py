@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import importlib
 import importlib.metadata
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,6 +28,8 @@ from app.errors import InvalidRequest, StorageFull
 CONVERTER_VERSION = 1
 #: Files of a checkpoint that a conversion reads.
 _SOURCE_FILES = ("*.json", "merges.txt", "model*.safetensors")
+#: How the name of a conversion in the cache ends.
+_KEY = re.compile(r"-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,11 @@ def ensure(source: Path, format: str, cache: Path) -> Path:  # noqa: A002 - the 
                 shutil.rmtree(left, ignore_errors=True)
             convert(source, format, dest)
     return dest
+
+
+def conversions_of(source: Path, cache: Path) -> list[Path]:
+    """The conversions of ``source`` that ``ensure`` made, by this version and by older ones: it need not exist."""
+    return [path for path in cache.glob(f"*/{glob.escape(_label(source))}-*") if _KEY.fullmatch(path.name[-17:])]
 
 
 def _write(path: str, source: Path, work: Path) -> None:

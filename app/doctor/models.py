@@ -22,9 +22,10 @@ _LITTLE_ROOM = 5 * 10**9
 _STALE_S = 24 * 3600
 
 
-def check_models(settings: Settings, hardware: Hardware) -> Iterator[Check]:
+def check_models(settings: Settings, hardware: Hardware, *, quick: bool) -> Iterator[Check]:
+    """``quick`` leaves the checksums out."""
     catalog = catalog_of(settings)
-    yield _model(catalog)
+    yield _model(catalog, quick=quick)
     needed = memory_needed(settings.backend, settings.default_model)
     if unfit := too_large(hardware, settings.backend, settings.default_model):
         yield failed("memory", unfit, "Take the model that fits: --model, or WHISPERD_MODEL.")
@@ -38,12 +39,15 @@ def check_folders(settings: Settings) -> Iterator[Check]:
         yield _folder(name, getattr(settings, name))
 
 
-def _model(catalog: Catalog) -> Check:
+def _model(catalog: Catalog, *, quick: bool) -> Check:
+    remedy = f"whisperd models pull {catalog.default_model} --backend {catalog.backend}"
     try:
         model = catalog.resolve("")
+        damages = catalog.verify("") if model.repo and not quick else []
     except WhisperdError as error:
-        remedy = f"whisperd models pull {catalog.default_model} --backend {catalog.backend}"
         return failed("model", error.message, remedy)
+    if damages:
+        return failed("model", damages[0], remedy)
     return ok("model", f"{model.name} is in {model.path}.")
 
 

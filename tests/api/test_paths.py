@@ -4,6 +4,7 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api.auth import KeyMiddleware
@@ -82,7 +83,7 @@ def answered(path: str) -> int:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    return call(PathMiddleware(KeyMiddleware(app, "key")), path, path)[0]["status"]
+    return call(PathMiddleware(KeyMiddleware(app, SecretStr("a-key-of-ours"), None)), path, path)[0]["status"]
 
 
 def call(app: object, path: str, raw_path: str) -> list[Message]:

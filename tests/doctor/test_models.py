@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections import namedtuple
@@ -18,7 +19,7 @@ from tests.doctor.test_machine import LINUX, MAC
 
 def found(tmp_path: Path, hardware: Hardware = LINUX, **fields: object) -> dict[str, Check]:
     settings = load_settings(**{"backend": "faster-whisper", "model": "micro", "hub_dir": tmp_path, **fields})
-    return {check.name: check for check in check_models(settings, hardware)}
+    return {check.name: check for check in check_models(settings, hardware, quick=False)}
 
 
 def downloaded(hub: Path) -> Path:
@@ -59,6 +60,21 @@ def test_a_broken_download_is_found(tmp_path: Path) -> None:
     assert checks["model"].status is Status.FAILED
     assert checks["download"].status is Status.WARNING
     assert checks["download"].remedy == "whisperd models pull openai/whisper-tiny"
+
+
+def test_a_damaged_download_is_found(tmp_path: Path) -> None:
+    blobs = downloaded(tmp_path)
+    digest = hashlib.sha256((blobs / "model.safetensors").read_bytes()).hexdigest()
+    link = tmp_path / "models--openai--whisper-tiny/snapshots/a1/model.safetensors"
+    link.unlink()
+    link.symlink_to((blobs / "model.safetensors").rename(blobs / digest))
+    assert found(tmp_path, model="tiny")["model"].status is Status.OK
+    with (blobs / digest).open("r+b") as file:
+        file.seek(-9, os.SEEK_END)
+        file.write(b"otherwise")
+    check = found(tmp_path, model="tiny")["model"]
+    assert check.status is Status.FAILED
+    assert "model.safetensors of openai/whisper-tiny is damaged" in check.found
 
 
 def test_a_stale_download_is_found_and_one_that_runs_is_not(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from app.catalog import MICRO_FOLDER, Catalog
 from app.engine import candidates
 from app.engine.candidates import Candidates
 from app.engine.succession import Line
-from app.fitting import Fitting, Verdict, Verdicts
+from app.fitting import MEASURED, Fitting, Verdict, Verdicts
 from app.transcript import SAMPLE_RATE
 
 
@@ -95,9 +95,10 @@ def test_the_firsts_own_words_are_not_for_the_others(tmp_path: Path, device: str
     assert other.load == LoadOptions(others, "default", 3)
 
 
-def test_windows_are_fitted_as_was_measured_for_who_does_them(tmp_path: Path) -> None:
+def test_windows_are_fitted_as_was_measured_for_who_does_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = of(tmp_path, "whisper.cpp")
     first, other = made.line("micro", str(MICRO_FOLDER))
+    monkeypatch.delitem(MEASURED, ("whisper.cpp", "micro"))
     assert (made.margin(first), made.margin(other)) == (3 * SAMPLE_RATE, None)
     Verdicts(tmp_path).store(Verdict("whisper.cpp", "micro", 2.0, True, 300, 0, 60, 0, 3.0))
     assert made.margin(other) == 3 * SAMPLE_RATE
