@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import pty
 import resource
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -337,3 +340,18 @@ def test_the_lock_of_a_process_that_is_gone_holds_nobody_up(machine: Machine) ->
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
     assert machine.models("pull", "base").returncode == 0
+
+
+def test_a_bar_shows_on_a_terminal(machine: Machine, server: type[Hub]) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    command = machine.command("pull", "base")
+    with subprocess.Popen(command, env=machine.environ, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # what Linux says when the other side of a terminal has closed
+            while chunk := os.read(ours, 4096):
+                shown += chunk
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"model.bin: 100%|" in shown
