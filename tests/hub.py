@@ -37,6 +37,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
     whole = False
     #: What it answers instead of files.
     status = 200
+    #: Whether files come from another host, as the hub's large ones do; and the tokens that each host was shown.
+    elsewhere = False
+    tokens: set[tuple[str, str]]
     #: A file's size as it is said to be.
     sizes: dict[str, int]
 
@@ -47,7 +50,11 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.answer()
 
     def answer(self) -> None:
-        path = self.path.partition("?")[0]
+        path, host = self.path.partition("?")[0], self.headers["Host"]
+        if token := self.headers.get("Authorization"):
+            self.tokens.add((host, token))
+        if self.elsewhere and "/resolve/" in path and host.startswith("127.0.0.1"):
+            return self.send(302, b"", {"Location": f"http://{host.replace('127.0.0.1', 'localhost')}{path}"})
         for repo, files in self.repositories.items():
             if path == f"/api/models/{repo}/revision/main":
                 return self.json({"_id": "1", "id": repo, "sha": REVISION, "siblings": self.siblings(files)})
@@ -124,6 +131,7 @@ def running_hub() -> Iterator[tuple[str, type[Hub]]]:
         repositories: dict[str, dict[str, bytes]] = {}  # noqa: RUF012 - one for each hub
         seen: list[tuple[str, str, int]] = []  # noqa: RUF012
         sizes: dict[str, int] = {}  # noqa: RUF012
+        tokens: set[tuple[str, str]] = set()  # noqa: RUF012
         release = threading.Event()
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OneHub) as server:

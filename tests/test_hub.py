@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
-import resource
+import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import termios
 from pathlib import Path
 
 import pytest
@@ -42,16 +43,17 @@ class Machine:
             "WHISPERD_BACKEND": "faster-whisper",
         }
 
-    def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "app", "models", *words]
+    def command(self, *words: str, start: str = "") -> list[str]:
+        """``start`` is Python that runs before."""
+        run = f"{start}\nimport runpy; runpy.run_module('app', run_name='__main__', alter_sys=True)"
+        return [sys.executable, "-c", run, "models", *words]
 
     def models(
-        self, *words: str, env: dict[str, str] | None = None, before: Callable[[], None] | None = None
+        self, *words: str, env: dict[str, str] | None = None, start: str = ""
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            self.command(*words),
+            self.command(*words, start=start),
             env=self.environ | (env or {}),
-            preexec_fn=before,
             capture_output=True,
             text=True,
             timeout=120,
@@ -59,9 +61,9 @@ class Machine:
         assert "Traceback" not in done.stderr
         return done
 
-    def fails(self, *words: str, env: dict[str, str] | None = None, before: Callable[[], None] | None = None) -> str:
+    def fails(self, *words: str, env: dict[str, str] | None = None, start: str = "") -> str:
         """The sentence that the command ends with."""
-        done = self.models(*words, env=env, before=before)
+        done = self.models(*words, env=env, start=start)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.count("\n") == 1
         return done.stderr.removeprefix("whisperd: ").strip()
@@ -173,7 +175,8 @@ def test_a_checksum_that_stays_wrong_is_a_sentence_and_nothing_of_the_file_is_ke
 
 def test_a_disk_that_fills_up_is_a_sentence_and_the_next_pull_goes_on(machine: Machine, server: type[Hub]) -> None:
     limit = 50_000
-    said = machine.fails("pull", "base", before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    said = machine.fails("pull", "base", start=full)
     assert said == f"The disk is full: {REPO} was not downloaded. Make room and pull it again."
     assert not machine.has()
     size = machine.partial_size()
@@ -201,6 +204,14 @@ def test_a_mirror_that_says_checksums_of_each_file_alone_will_do(machine: Machin
     assert machine.models("pull", "base").returncode == 0
     assert begins(server) == [0, 0]
     assert machine.has()
+
+
+def test_a_file_on_another_host_is_fetched_without_the_token(machine: Machine, server: type[Hub]) -> None:
+    server.elsewhere, server.cuts = True, 1
+    assert machine.models("pull", "base", env={"HF_TOKEN": "hf_secret"}).returncode == 0
+    assert begins(server) == [0, len(WEIGHTS) // 2]
+    host = machine.environ["HF_ENDPOINT"].removeprefix("http://")
+    assert server.tokens == {(host, "Bearer hf_secret")}
 
 
 def test_a_hub_cannot_write_outside_its_repository(machine: Machine, server: type[Hub]) -> None:
@@ -337,3 +348,18 @@ def test_the_lock_of_a_process_that_is_gone_holds_nobody_up(machine: Machine) ->
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
     assert machine.models("pull", "base").returncode == 0
+
+
+def test_a_bar_shows_on_a_terminal(machine: Machine, server: type[Hub]) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    command = machine.command("pull", "base")
+    with subprocess.Popen(command, env=machine.environ, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # what Linux says when the other side of a terminal has closed
+            while chunk := os.read(ours, 4096):
+                shown += chunk
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"model.bin: 100%|" in shown

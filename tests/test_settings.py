@@ -27,7 +27,12 @@ def test_own_models_come_from_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [("port", "70000", "'port'"), ("backend", "kaldi", "no backend 'kaldi'"), ("api_key", "short", "8 characters")],
+    [
+        ("port", "70000", "'port'"),
+        ("backend", "kaldi", "no backend 'kaldi'"),
+        ("api_key", "short", "8 characters"),
+        ("admin_key", "short", "8 characters"),
+    ],
 )
 def test_a_bad_value_is_a_sentence(name: str, value: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
@@ -63,7 +68,7 @@ def test_a_file_that_is_no_toml_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_the_key_does_not_show_in_the_settings() -> None:
-    assert "verysecret" not in repr(load_settings(api_key="verysecret"))
+    assert "verysecret" not in repr(load_settings(api_key="verysecret", admin_key="verysecret"))
 
 
 def test_every_setting_says_what_it_is() -> None:
