@@ -220,6 +220,8 @@ class Catalog:
         known_name = canonical_name(name)
         for source in sources_of(self.backend, known_name) if known_name else [Source(name)]:
             for snapshot in hub_cache.snapshots(self.cache_dir, source.repo):
+                if not source.file and not hub_cache.is_complete(snapshot):
+                    continue
                 path = snapshot / source.file if source.file else snapshot
                 model = self._model(known_name or name, path, source.repo, source.repo.partition("/")[0])
                 if model is not None:

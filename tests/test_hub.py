@@ -250,6 +250,32 @@ def test_damage_is_found_and_mended(machine: Machine, server: type[Hub]) -> None
     assert (done.returncode, done.stdout) == (0, "Every downloaded file is as the hub has it.\n")
 
 
+def test_a_damaged_small_file_that_cannot_be_fetched_again_leaves_no_model(machine: Machine, server: type[Hub]) -> None:
+    small = b'{"small": 1}'
+    server.repositories[REPO] = MODEL | {"tokenizer.json": small}
+    machine.models("pull", "base")
+    blob = machine.repository / "blobs" / checksum(small)
+    blob.write_bytes(b"[]")
+    (machine.repository / "snapshots" / ".DS_Store").write_bytes(b"")
+    server.status = 503
+    machine.fails("pull", "base")
+    assert not blob.exists()
+    assert not machine.has()
+    server.status = 200
+    assert machine.models("pull", "base").returncode == 0
+    assert machine.has()
+
+
+def test_verify_calls_nothing_well_that_it_did_not_check(machine: Machine) -> None:
+    assert machine.models("verify").stdout == "Nothing is downloaded.\n"
+    weights = Path(machine.models("pull", "base").stdout.strip()) / "model.bin"
+    weights.unlink()  # as a copy without links holds it
+    weights.write_bytes(WEIGHTS[:-1] + b"!")
+    done = machine.models("verify", "base")
+    said = f"The file model.bin of {REPO} has no checksum here, so only a pull can check it.\n"
+    assert (done.returncode, done.stdout) == (0, said)
+
+
 def test_verify_looks_at_whisper_models_alone(machine: Machine) -> None:
     other = machine.hub_dir / "models--someone--text" / "snapshots" / REVISION
     other.mkdir(parents=True)

@@ -17,6 +17,7 @@ from app.commands.flags import add_settings, settings_of
 from app.convert import FORMATS, convert, ensure
 from app.engine.build import catalog_of
 from app.errors import InvalidRequest, UnknownModel
+from app.hub import cache
 from app.hub.cache import size_of
 from app.hub.download import Progress, Report
 from app.model_names import MICRO, names_for
@@ -108,8 +109,16 @@ def _remove(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    damages = _catalog(options).verify(options.name)
-    print("\n".join(damages) or "Every downloaded file is as the hub has it.")
+    catalog = _catalog(options)
+    sources = catalog.downloads(options.name)
+    damages = catalog.verify(options.name)
+    unchecked = [
+        f"The file {name} of {source.repo} has no checksum here, so only a pull can check it."
+        for source in sources
+        for name in cache.unchecked(source, catalog.cache_dir)
+    ]
+    well = "Every downloaded file is as the hub has it." if sources else "Nothing is downloaded."
+    print("\n".join([*damages, *unchecked]) or well)
     return 1 if damages else 0
 
 

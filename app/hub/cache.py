@@ -44,6 +44,12 @@ def damages(source: Source, cache_dir: Path) -> list[str]:
     return found
 
 
+def unchecked(source: Source, cache_dir: Path) -> list[str]:
+    """The downloaded files of a model that lie in the cache without their checksums, as in a copy without links."""
+    links = _links(repository_folder(cache_dir, source.repo), source)
+    return [link.name for link in links if not (link.is_symlink() and CHECKSUM.fullmatch(link.readlink().name))]
+
+
 def remove(source: Source, cache_dir: Path) -> int:
     """Remove a repository's downloads, or one file of a repository that holds many; returns the bytes freed.
 
@@ -107,6 +113,13 @@ def snapshots(cache_dir: Path, repo: str) -> Iterator[Path]:
         main = ""
     newest_first = sorted((folder / "snapshots").glob("*"), key=lambda path: path.lstat().st_mtime, reverse=True)
     yield from sorted(newest_first, key=lambda path: path.name != main)
+
+
+def is_complete(snapshot: Path) -> bool:
+    """Whether every file that a model may need and that the snapshot links to is there: a damaged one was removed."""
+    return all(
+        path.exists() for path in snapshot.glob("*") if any(fnmatchcase(path.name, each) for each in PULL_PATTERNS)
+    )
 
 
 def matches(path: Path, checksum: str) -> bool:
