@@ -193,6 +193,17 @@ def test_a_model_that_does_not_fit_is_refused_before_a_byte_is_fetched(machine: 
     assert not machine.has()
 
 
+def test_what_is_here_already_needs_no_room(machine: Machine, server: type[Hub]) -> None:
+    server.cuts = 100
+    machine.fails("pull", "base")
+    server.cuts = 0
+    room = len(WEIGHTS) * 3 // 4
+    nearly_full = f"import shutil; shutil.disk_usage = lambda _: shutil._ntuple_diskusage(0, 0, {room})"
+    assert machine.models("pull", "base", start=nearly_full).returncode == 0
+    machine.models("remove", "base")
+    assert "The disk is too full" in machine.fails("pull", "base", start=nearly_full)
+
+
 def test_a_hub_that_fails_is_a_sentence(machine: Machine, server: type[Hub]) -> None:
     server.status = 503
     assert machine.fails("pull", "base").endswith(f"answered 503, so {REPO} was not downloaded; try it later.")

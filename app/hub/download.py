@@ -90,7 +90,8 @@ def download(listing: Listing, cache_dir: Path, report: Report) -> Path:
     with _sentences(listing.repo), locked(cache_dir, listing.repo, wait=True):
         (folder / "blobs").mkdir(parents=True, exist_ok=True)
         missing = {file for file in listing.files if not _keep(folder, listing.revision, file)}
-        _check_room(listing.repo, sum(file.size for file in missing), cache_dir)
+        begun = sum(size_of(_partial(folder / "blobs", file)) for file in missing)
+        _check_room(listing.repo, sum(file.size for file in missing) - begun, cache_dir)
         done = 0
         for file in listing.files:
             begin = done
@@ -139,8 +140,13 @@ def _keep(folder: Path, revision: str, file: File) -> bool:
     return found is not None
 
 
+def _partial(blobs: Path, file: File) -> Path:
+    """Where a file is while it is not whole."""
+    return blobs / f"{file.checksum}.{file.name}{PARTIAL}"
+
+
 def _fetch(listing: Listing, file: File, blobs: Path, here: Callable[[int], None]) -> None:
-    partial, blob = blobs / f"{file.checksum}.{file.name}{PARTIAL}", blobs / file.checksum
+    partial, blob = _partial(blobs, file), blobs / file.checksum
     for _ in range(2):
         _receive(listing, file, partial, here)
         if matches(partial, file.checksum):
