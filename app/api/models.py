@@ -101,7 +101,7 @@ def _check_unused(service: Service, name: str) -> None:
     def is_it(path: str | Path) -> bool:
         return any(belongs_to(Path(path), source, catalog.cache_dir) for source in downloads)
 
-    if is_it(catalog.resolve("").path):
+    if catalog.has("") and is_it(catalog.resolve("").path):
         raise Conflict(f"The model {name!r} is this server's default: choose another --model first.", param="model")
     in_memory = worker.candidate.model_path if worker.state != "unloaded" else ""
     if any(is_it(path) for path in (in_memory, *(job.work.model_path for job in service.engine.jobs))):

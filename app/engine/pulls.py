@@ -1,4 +1,4 @@
-"""Downloads and removals that the server does for its operator, each in a child process, one at a time.
+"""Downloads and removals that the server does for its operator, each in a child process; one download at a time.
 
 A pull belongs to nobody: it goes on when the caller who started it hangs up, and who asks for the same model meets it.
 At shutdown it is ended; what it has of a model stays on the disk, and the next pull goes on there.
@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.text import TextReceiveStream
 
 from app.catalog import Catalog
+from app.engine.device import known
 from app.errors import BackendUnavailable, Conflict, ShuttingDown, WhisperdError, error_from_code
 from app.hub.download import Progress
 from app.log import event
@@ -95,8 +96,7 @@ class Pulls:
         """Remove a model's downloads; returns the bytes freed. Raises as ``Catalog.remove`` does."""
         if any(source in self._pulls for source in self._catalog.downloads(name)):
             raise Conflict(f"The model {name!r} is being downloaded; remove it when that is over.", param="model")
-        async with self._turn:
-            freed = int((await self._child("remove", name))["freed"])
+        freed = int((await self._child("remove", name))["freed"])
         event("model removed", model=name, bytes=freed)
         return freed
 
@@ -117,8 +117,8 @@ class Pulls:
                 async with self._turn:
                     event("pull begins", model=pull.name)
                     await self._child("pull", pull.name, tell)
-            except WhisperdError as problem:
-                error = problem
+            except Exception as problem:  # noqa: BLE001 - a bug must cost its pull alone, not the server
+                error = known(problem)
         del self._pulls[source]
         if not pull.over:
             event("pull ends", model=pull.name, reason=error.message if error else "done")
@@ -130,7 +130,8 @@ class Pulls:
         """The child's last word; ``tell`` gets its progress. Raises the error that it names; ends with the caller."""
         catalog = self._catalog
         arguments = [action, catalog.backend, str(catalog.cache_dir), str(self._conversions), catalog.meant(name)]
-        command = [sys.executable, "-m", "app.worker.models", *arguments]
+        # -P: the folder that the server was started in may have an ``app`` of its own.
+        command = [sys.executable, "-P", "-m", "app.worker.models", *arguments]
         rest, last = "", dict[str, Any]()
         try:
             async with await anyio.open_process(command, stdin=subprocess.DEVNULL, stderr=None) as process:

@@ -8,6 +8,7 @@ end ``{"path"}`` or ``{"freed"}`` (bytes), or ``{"error": {"code", "message", "p
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -35,6 +36,7 @@ class _Reports:
 
 
 def main(action: str, backend: str, hub_dir: str, cache_dir: str, name: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's affair
     catalog = Catalog(backend, Path(hub_dir), name)
     try:
         if action == "pull":

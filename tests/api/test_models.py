@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -199,6 +201,11 @@ def test_the_default_model_is_not_removed(
         status, message = refusal(managed.call("DELETE", name))
         assert (status, message) == (409, f"The model {name!r} is this server's default: choose another --model first.")
     assert managed.call("GET", "tiny").is_success
+
+    hub[1].repositories[BASE] = weights
+    managed.pull("base")
+    shutil.rmtree(managed.hub_dir / f"models--{TINY.replace('/', '--')}")
+    assert managed.call("DELETE", "base").is_success, "a default that is gone protects nothing else"
     server.stop()
 
 
@@ -248,6 +255,24 @@ def test_one_pull_runs_at_a_time(manage: Callable[..., Managed]) -> None:
         managed.go_on()
         assert [line for line in lines if line][-1] == "data: [DONE]"
     assert {model["id"] for model in managed.call("GET", "").json()["data"]} >= {"tiny", "base"}
+
+
+def test_a_removal_waits_for_no_other_models_pull(manage: Callable[..., Managed]) -> None:
+    managed = manage()
+    managed.pull("base")
+    managed.pull_in_silence("tiny")
+    assert managed.call("DELETE", "base").is_success
+    assert managed.server.children("app.worker.models"), "the pull is still under way"
+
+
+def test_ctrl_c_ends_a_pull_with_its_server_alone(manage: Callable[..., Managed]) -> None:
+    managed = manage()
+    managed.pull_in_silence("tiny")
+    (child,) = managed.server.children("app.worker.models")
+    child.send_signal(signal.SIGINT)  # as a terminal sends it to all
+    managed.go_on()
+    assert managed.pull("tiny")[-1]["type"] == "[DONE]"
+    assert "Traceback" not in managed.server.log.read_text()
 
 
 def test_a_server_that_ends_ends_its_pull(manage: Callable[..., Managed]) -> None:
