@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import termios
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,13 @@ from tests.conftest import Server, StartServer, clips, word_error_rate
 CLIP, OTHER = clips("en000")[0], clips("en024")[0]
 
 
-def whisperd(*words: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def whisperd(
+    *words: object, env: dict[str, str] | None = None, before: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """``before`` is a program, with its words, that starts it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WHISPERD_")}
     environment |= {"WHISPERD_CONFIG": "/nonexistent/config.toml", **(env or {})}
-    command = [sys.executable, "-m", "app", *map(str, words)]
+    command = [*before, sys.executable, "-m", "app", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
 
 
