@@ -93,9 +93,9 @@ def _service() -> Check:
 
 
 def _launchd(said: str) -> Check:
-    # Lines of the agent itself have one tab; its coalitions, further in, have a state too.
-    own = (line.strip().partition(" = ") for line in said.splitlines() if not line.startswith("\t\t"))
-    state = next((value for key, _, value in own if key == "state"), "")
+    # The first is the agent's own; its coalitions, further down, have a state too.
+    lines = (line.strip().partition(" = ") for line in said.splitlines())
+    state = next((value for key, _, value in lines if key == "state"), "")
     return _standing(known=bool(said), running=state == "running", state=state, install=_LAUNCHD_INSTALL)
 
 
