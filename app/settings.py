@@ -23,6 +23,10 @@ from app.backends import BACKENDS, installed
 DEFAULT_PORT = 9447
 
 
+#: Addresses to listen on -> those to ask: all of them are none to ask, and a server listens on the name's IPv4 alone.
+_TO_ASK = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104
+
+
 class SettingsError(Exception):
     """A sentence about the setting that cannot be used."""
 
@@ -181,6 +185,11 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
 
     @property
+    def url(self) -> str:
+        """Where a program on this machine reaches a server that listens by these settings."""
+        return origin(_TO_ASK.get(self.host, self.host), self.port)
+
+    @property
     def fallbacks(self) -> tuple[str, ...]:
         """The names in ``fallback``; ``backend``, which may have been picked from them, is none."""
         return tuple(name for name in _names(self.fallback) if name != self.backend)
@@ -211,7 +220,7 @@ def load_settings(**flags: Any) -> Settings:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         raise SettingsError(" ".join(_sentence(dict(problem)) for problem in error.errors())) from None
-    except ValueError as error:  # a configuration file that is no TOML, an environment value that is no JSON
+    except (ValueError, OSError) as error:  # a file that is no TOML or not ours to read, a value that is no JSON
         raise SettingsError(f"The configuration cannot be read: {error}.") from None
 
 

@@ -73,3 +73,15 @@ def test_the_key_does_not_show_in_the_settings() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_a_configuration_that_may_not_be_read_is_a_bad_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "config.toml")
+
+    monkeypatch.setattr("pydantic_settings.TomlConfigSettingsSource._read_file", closed)
+    named = tmp_path / "config.toml"
+    named.touch()
+    monkeypatch.setenv("WHISPERD_CONFIG", str(named))
+    with pytest.raises(SettingsError, match=r"cannot be read: .*Permission denied"):
+        load_settings()

@@ -28,7 +28,7 @@ from app.api.service import Service, service_of
 from app.api.stream import HEARTBEAT_S
 from app.catalog import Catalog, Model
 from app.engine.pulls import Pull
-from app.errors import Conflict
+from app.errors import Conflict, WhisperdError
 from app.formats import dump
 from app.hub.cache import belongs_to
 
@@ -118,10 +118,12 @@ async def _events(pull: Pull, catalog: Catalog, name: str) -> AsyncIterator[str]
             yield _event(body)
         with anyio.move_on_after(HEARTBEAT_S):
             await change.wait()
-    if pull.error is not None:
-        yield f"data: {dump(error_body(pull.error))}\n\n"
+    try:
+        await pull.finished()
+        yield _event(PullDoneEvent(model=_described(catalog, name)))
+    except WhisperdError as error:
+        yield f"data: {dump(error_body(error))}\n\n"
         return
-    yield _event(PullDoneEvent(model=_described(catalog, name)))
     yield "data: [DONE]\n\n"
 
 

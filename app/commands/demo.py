@@ -60,6 +60,7 @@ def _transcribe(url: str, sample: Path) -> None:
             files={"file": file},
             data={"model": "whisper-1", "response_format": "verbose_json"},
             timeout=300,
+            trust_env=False,
         )
     seconds = time.monotonic() - started
     body = response.json()
@@ -81,7 +82,7 @@ def _wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
         if server.poll() is not None:
             raise BackendUnavailable("The server stopped before it was ready; its own words are above.")
         try:
-            if httpx.get(f"{url}/ready", timeout=2).is_success:
+            if httpx.get(f"{url}/ready", timeout=2, trust_env=False).is_success:
                 return
         except httpx.TransportError:
             pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from app.doctor.machine import check_machine
 from app.doctor.models import check_folders, check_models
 from app.doctor.server import check_server
 from app.hardware import Hardware, detect
+from app.log import logger
 from app.settings import Settings, SettingsError, wants_colour
 
 _COLOURS = {Status.OK: "32", Status.WARNING: "33", Status.FAILED: "31", Status.SKIPPED: "2"}
@@ -33,34 +35,51 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    logger.addHandler(logging.NullHandler())  # a backend that cannot load is a check, and no line of a log besides
     hardware = detect()
+    settings, first = _settings(options)
     found: list[Check] = []
-    for check in _checks(options, hardware):
+    for check in _checks(settings, first, hardware, quick=options.quick):
         found.append(check)
         if not options.json:
             print(_line(check), flush=True)
     broken = sum(check.status is Status.FAILED for check in found)
     if options.json:
-        print(json.dumps({"machine": asdict(hardware), "checks": [asdict(check) for check in found]}, indent=1))
+        checks = [asdict(check) for check in found]
+        shown = {"machine": asdict(hardware), "choice": asdict(settings.choice), "checks": checks}
+        print(json.dumps(shown, indent=1))
     else:
         warnings = sum(check.status is Status.WARNING for check in found)
         print(f"\n{_last(broken, warnings)}")
     return 1 if broken else 0
 
 
-def _checks(options: argparse.Namespace, hardware: Hardware) -> Iterator[Check]:
-    yield from check_machine(hardware)
+def _settings(options: argparse.Namespace) -> tuple[Settings, Check]:
+    """The settings, or the defaults where they cannot be used; and which of these it is."""
     try:
         settings = settings_of(options)
     except SettingsError as error:
-        yield failed("settings", str(error), "Correct that setting; the checks go on with the defaults.")
-        settings = Settings.model_construct()
-    else:
-        yield ok("settings", f"{settings.choice.reason}.")
-    yield from check_backends(settings, hardware, quick=options.quick)
-    yield from check_models(settings, hardware, quick=options.quick)
+        remedy = "Correct that setting; the checks go on with the defaults."
+        return Settings.model_construct(), failed("settings", str(error), remedy)
+    return settings, ok("settings", f"{settings.choice.reason}.")
+
+
+def _checks(settings: Settings, first: Check, hardware: Hardware, *, quick: bool) -> Iterator[Check]:
+    yield from check_machine(hardware)
+    yield first
+    yield from check_backends(settings, hardware, quick=quick)
+    yield from _readable("models", check_models(settings, hardware, quick=quick))
     yield from check_folders(settings)
     yield from check_server(settings)
+
+
+def _readable(name: str, checks: Iterator[Check]) -> Iterator[Check]:
+    """``checks``; what the system keeps from us is a failure among them, and not the end of all."""
+    try:
+        yield from checks
+    except OSError as error:
+        found = f"{error.filename} cannot be read ({error.strerror})."
+        yield failed(name, found, "Make it readable for you, or choose another folder: --hub-dir, --model.")
 
 
 def _line(check: Check) -> str:

@@ -15,7 +15,7 @@ from tqdm.utils import CallbackIOWrapper
 from app.commands.flags import add_settings, settings_of
 from app.errors import BackendUnavailable, WhisperdError, error_from_code
 from app.formats import FORMATS, GRANULARITIES
-from app.settings import Settings, origin
+from app.settings import Settings
 from app.transcriber import Asked, Transcriber
 
 #: File endings of the formats that are not their own.
@@ -104,11 +104,12 @@ def _post(settings: Settings, fields: dict[str, object], file: CallbackIOWrapper
     key = settings.api_key.get_secret_value() if settings.api_key else ""
     try:
         return httpx.post(
-            f"{_url(settings)}/v1/audio/transcriptions",
+            f"{settings.url}/v1/audio/transcriptions",
             data=fields,
             files={"file": ("audio", file)},
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=None,  # noqa: S113 - long recordings take long, and the server bounds its own steps
+            trust_env=False,  # no proxy: sound and key go to the server alone
         )
     except httpx.TransportError as error:
         raise BackendUnavailable(f"The server went away before it answered ({type(error).__name__}).") from None
@@ -117,15 +118,10 @@ def _post(settings: Settings, fields: dict[str, object], file: CallbackIOWrapper
 def _server_runs(settings: Settings) -> bool:
     """Whether a whisperd (and nothing else) answers where the settings say."""
     try:
-        response = httpx.get(f"{_url(settings)}/health", timeout=_PROBE_S)
+        response = httpx.get(f"{settings.url}/health", timeout=_PROBE_S, trust_env=False)
     except httpx.HTTPError:
         return False
     return response.is_success and response.headers.get("server", "").startswith("whisperd/")
-
-
-def _url(settings: Settings) -> str:
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "localhost") else settings.host  # noqa: S104 - to ask, not to bind
-    return origin(host, settings.port)
 
 
 def _granularities(options: argparse.Namespace) -> frozenset[str]:

@@ -26,6 +26,9 @@ from app.word_errors import differing, words_of
 SAMPLE_TEXT = SAMPLE.with_suffix(".txt")
 #: Torch takes seconds to import from a cold disk.
 _TORCH_S = 120
+_REINSTALL_TORCH = "Reinstall it with: pip install --force-reinstall torch"
+#: Torch's own upper mark of the memory that MPS takes, as a share of what the Mac recommends, and the most it takes.
+_HIGH_WATERMARK, _MOST_WATERMARK = 1.7, 2.0
 #: What torch says of itself, and of the environment that it was started in.
 _ASK_TORCH = """\
 import json, os, torch
@@ -45,8 +48,8 @@ def check_backends(settings: Settings, hardware: Hardware, *, quick: bool) -> It
             continue
         chosen = name == settings.backend
         if not installed(name):
-            found, remedy = "Not installed.", f"{backend.install}"
-            yield failed(name, found, remedy) if chosen else skipped(name, found, remedy)
+            grade = failed if chosen else warning if name in settings.fallbacks else skipped
+            yield grade(name, "Not installed.", f"Install it with: {backend.install}")
         elif quick:
             yield ok(name, "Installed; not tried.")
         else:
@@ -57,9 +60,11 @@ def check_backends(settings: Settings, hardware: Hardware, *, quick: bool) -> It
 
 def _tried(name: str, settings: Settings, hardware: Hardware, *, chosen: bool) -> Check:
     """Its worker, the real one, transcribes the sample with micro."""
-    remedy = f"Reinstall it: {BACKENDS[name].install}"
+    remedy = f"Reinstall it with: {BACKENDS[name].install}"
     with tempfile.TemporaryDirectory() as folder:
-        update: dict[str, Any] = {"backend": name, "model": MICRO, "fallback": "", "state_dir": Path(folder)}
+        # Folders of its own: a server that runs keeps its state, and what is wrong with the cache is another check's.
+        folders = {"state_dir": Path(folder, "state"), "cache_dir": Path(folder, "cache")}
+        update: dict[str, Any] = {"backend": name, "model": MICRO, "fallback": "", **folders}
         if not chosen:
             update |= {"device": "auto", "precision": "default"}
         started = time.monotonic()
@@ -75,7 +80,9 @@ def _tried(name: str, settings: Settings, hardware: Hardware, *, chosen: bool) -
     done = f"Transcribed the sample on {info.device} ({info.precision}) in {seconds:.1f} s, load included"
     if differing(words_of(SAMPLE_TEXT.read_text("utf-8")), words_of(text.text)):
         found = f"{done}, but not as it was spoken: {text.text[:80]!r}."
-        return failed(name, found, f"{remedy}; try --device cpu.")
+        return failed(
+            name, found, f"Try --device cpu; if that is right, the GPU's driver or build of {name} is to blame."
+        )
     if info.device == "cpu" and (gpu := _unused_gpu(name, hardware)):
         return warning(name, f"{done}: the {gpu} was not used.", _gpu_remedy(name, settings))
     return ok(name, f"{done}.")
@@ -95,10 +102,11 @@ def _gpu_remedy(name: str, settings: Settings) -> str:
 
 
 def ask_torch() -> dict[str, Any]:
-    """What torch says in a process of its own; {"error": its last line} where it cannot."""
+    """What torch says in a process of its own; {"error": its last line} where it cannot. ``-P``: a ``torch.py`` in the
+    user's folder is not meant."""
     try:
         done = subprocess.run(  # noqa: S603 - our own words
-            [sys.executable, "-c", _ASK_TORCH], capture_output=True, text=True, timeout=_TORCH_S, check=False
+            [sys.executable, "-P", "-c", _ASK_TORCH], capture_output=True, text=True, timeout=_TORCH_S, check=False
         )
         if done.returncode == 0:
             return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -110,16 +118,14 @@ def ask_torch() -> dict[str, Any]:
 def check_torch(hardware: Hardware, said: dict[str, Any]) -> Iterator[Check]:
     """Torch's old troubles on a Mac; its import alone elsewhere."""
     if "error" in said:
-        yield failed("torch", f"torch cannot be imported: {said['error']}", "pip install --force-reinstall torch")
+        yield failed("torch", f"torch cannot be imported: {said['error']}", _REINSTALL_TORCH)
         return
     name = f"torch {said['version']}"
     if not hardware.apple_silicon:
         yield ok("torch", f"{name}, {'with' if said['cuda'] else 'without'} CUDA.")
         return
     if not said["built"]:
-        yield failed(
-            "torch", f"{name} was built without MPS, so it runs on the CPU.", "pip install --force-reinstall torch"
-        )
+        yield failed("torch", f"{name} was built without MPS, so it runs on the CPU.", _REINSTALL_TORCH)
     elif not said["available"]:
         yield failed("torch", f"{name} has MPS, but this Mac does not offer it.", "Update to macOS 14 or later.")
     elif said["fallback"] not in (None, "1"):
@@ -134,25 +140,37 @@ def check_torch(hardware: Hardware, said: dict[str, Any]) -> Iterator[Check]:
 
 
 def _watermark(high: str | None, low: str | None) -> Iterator[Check]:
-    if high is None:
+    """Torch's own rules (ATen/mps/MPSAllocator.mm): 0 <= low <= high <= 2, a high of 0 is no limit, and what is no
+    number counts as 0. Where the high mark alone is set under torch's low one, whisperd lowers that for its worker.
+    """
+    if high is None and low is None:
         return
-    name, said = "mps memory", f"PYTORCH_MPS_HIGH_WATERMARK_RATIO is {high}"
-    try:
-        ratio, least = float(high), float(low or 0)
-    except ValueError:
-        yield failed(name, f"{said}, which is no number: torch will not start.", "Unset it.")
-        return
-    if ratio == 0:
+    name = "mps memory"
+    said = " and ".join(
+        f"PYTORCH_MPS_{word}_WATERMARK_RATIO is {value}" for word, value in (("HIGH", high), ("LOW", low)) if value
+    )
+    upper, lower = _number(high, _HIGH_WATERMARK), _number(low, 0.0)
+    if not (0 <= upper <= _MOST_WATERMARK and 0 <= lower <= (upper or _MOST_WATERMARK)):
+        yield failed(
+            name,
+            f"{said}: torch refuses to use the GPU, since 0 <= low <= high <= 2 must hold (high is 1.7 if unset).",
+            "Unset both.",
+        )
+    elif upper == 0:
         yield warning(
             name,
             f"{said}: torch may take all memory, and the Mac may freeze.",
             "Unset it, and take a model that fits (`whisperd doctor` names one).",
         )
-    elif ratio < least:
-        yield failed(
-            name,
-            f"{said}, under PYTORCH_MPS_LOW_WATERMARK_RATIO ({low}): torch will not start.",
-            "Unset both, or make the low one smaller.",
-        )
     else:
         yield ok(name, f"{said}.")
+
+
+def _number(text: str | None, unset: float) -> float:
+    """As torch reads it."""
+    if text is None:
+        return unset
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

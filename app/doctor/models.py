@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from app.catalog import Catalog
+from app.convert.tensors import read_safetensors
 from app.defaults import memory_needed, too_large
 from app.doctor.check import Check, failed, ok, warning
 from app.engine.build import catalog_of
@@ -40,29 +43,57 @@ def check_folders(settings: Settings) -> Iterator[Check]:
 
 
 def _model(catalog: Catalog, *, quick: bool) -> Check:
-    remedy = f"whisperd models pull {catalog.default_model} --backend {catalog.backend}"
     try:
         model = catalog.resolve("")
         damages = catalog.verify("") if model.repo and not quick else []
     except WhisperdError as error:
-        return failed("model", error.message, remedy)
+        return failed("model", error.message, f"Download it with: {_pull(catalog)}")
     if damages:
-        return failed("model", damages[0], remedy)
+        return failed("model", damages[0], f"Download it again with: {_pull(catalog)}")
+    for file, damage in _damages(model.path):
+        remedy = f"Download it again with: {_pull(catalog)}"
+        if model.repo is None:
+            remedy = f"Put a whole copy of that file into {file.parent}."
+        return failed("model", f"{model.name} in {model.path} is broken: {damage}", remedy)
     return ok("model", f"{model.name} is in {model.path}.")
+
+
+def _pull(catalog: Catalog) -> str:
+    return f"whisperd models pull {catalog.default_model} --backend {catalog.backend}"
+
+
+def _damages(path: Path) -> Iterator[tuple[Path, str]]:
+    """The model's files that are cut short, as far as their formats tell, and a sentence about each."""
+    for file in [path] if path.is_file() else sorted(path.iterdir()):
+        if file.suffix == ".safetensors":
+            try:
+                read_safetensors(file)
+            except WhisperdError as error:
+                yield file, error.message
+        elif file.suffix == ".pt" and not zipfile.is_zipfile(file):  # its table of contents is at the end
+            yield file, f"{file.name} is cut short."
 
 
 def _downloads(hub: Path) -> Iterator[Check]:
     """What downloads left that broke off: parts that nobody adds to, links to what is gone."""
     now = time.time()
-    parts = [path for path in hub.glob("models--*/blobs/*.incomplete") if now - path.stat().st_mtime > _STALE_S]
+    parts = [path for path in hub.glob("models--*/blobs/*.incomplete") if now - _changed(path, now) > _STALE_S]
     dangling = [path for path in hub.glob("models--*/snapshots/*/**/*") if path.is_symlink() and not path.exists()]
     for repository in sorted({path.relative_to(hub).parts[0] for path in [*parts, *dangling]}):
         name = repository.removeprefix("models--").replace("--", "/", 1)
-        yield warning("download", f"The download of {name} is not whole.", f"whisperd models pull {name}")
+        remedy = f"Go on with it, if you want it: whisperd models pull {name}"
+        yield warning("download", f"The download of {name} is not whole.", remedy)
+
+
+def _changed(path: Path, now: float) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # whole in this moment
+        return now
 
 
 def _folder(name: str, folder: Path) -> Check:
-    there = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    there = next(path for path in [folder, *folder.absolute().parents] if os.access(path, os.F_OK))
     try:
         with tempfile.TemporaryFile(dir=there):
             pass

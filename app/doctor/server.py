@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -11,11 +12,11 @@ from collections.abc import Iterator
 import httpx
 
 from app.doctor.check import Check, failed, ok, skipped
-from app.errors import WhisperdError
-from app.settings import Settings, exposed, origin
+from app.settings import Settings, exposed
 
 #: launchd's name for the agent (deploy/launchd), and systemd's for the unit.
 LAUNCHD, SYSTEMD = "io.whisperd", "whisperd.service"
+_LAUNCHD_INSTALL = "deploy/launchd/README.md says how to have it start with the Mac."
 _ANSWER_S = 2
 _COMMAND_S = 5
 
@@ -43,34 +44,43 @@ def _key(settings: Settings) -> Check:
 
 def _port(settings: Settings) -> Check:
     where = f"{settings.host}:{settings.port}"
+    problem = _cannot_listen(settings)
+    # Asked of a port that could be had too: macOS gives 127.0.0.1 to whoever asks, though another listens everywhere.
+    if (problem is None or problem.errno == errno.EADDRINUSE) and (served := _served(settings)):
+        return ok("port", f"{where}: {served}")
+    if problem is None:
+        return ok("port", f"{where} is free; no server runs there.")
+    if problem.errno == errno.EADDRINUSE:
+        remedy = f"Stop what is there (`lsof -nP -i :{settings.port}` names it), or choose another: --port."
+        return failed("port", f"{where} is in use, and no whisperd answers there.", remedy)
+    remedy = "Choose a port above 1023: --port."
+    if problem.errno != errno.EACCES:
+        remedy = "Choose an address of this machine: --host."
+    return failed("port", f"{where} cannot be listened on ({problem.strerror}).", remedy)
+
+
+def _cannot_listen(settings: Settings) -> OSError | None:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
-            if served := _served(settings):
-                return ok("port", f"{where}: {served}")
-            return failed(
-                "port",
-                f"{where} cannot be listened on ({error.strerror}), and no whisperd answers there.",
-                "Stop what is there, or choose another: --port.",
-            )
-    return ok("port", f"{where} is free; no server runs there.")
+            return error
+    return None
 
 
 def _served(settings: Settings) -> str:
-    """What a whisperd says that listens there already."""
-    host = settings.host if not exposed(settings.host) else "127.0.0.1"
+    """What a whisperd says that listens there already. No proxy of the environment's is asked for this machine."""
     try:
-        response = httpx.get(f"{origin(host, settings.port)}/ready", timeout=_ANSWER_S)
+        response = httpx.get(f"{settings.url}/ready", timeout=_ANSWER_S, trust_env=False)
         server = response.headers.get("server", "")
         if not server.startswith("whisperd/"):
             return ""
         if response.is_success:
             return f"{server} runs and is ready."
         return f"{server} runs, and is not ready: {response.json()['error']['message']}"
-    except (httpx.HTTPError, ValueError, KeyError, WhisperdError):
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError):
         return ""
 
 
@@ -83,8 +93,10 @@ def _service() -> Check:
 
 
 def _launchd(said: str) -> Check:
-    lines = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in said.splitlines())}
-    return _standing(known=bool(said), running=lines.get("state") == "running", state=lines.get("state", ""))
+    # The first is the agent's own; its coalitions, further down, have a state too.
+    lines = (line.strip().partition(" = ") for line in said.splitlines())
+    state = next((value for key, _, value in lines if key == "state"), "")
+    return _standing(known=bool(said), running=state == "running", state=state, install=_LAUNCHD_INSTALL)
 
 
 def _systemd(said: str) -> Check:
@@ -93,9 +105,9 @@ def _systemd(said: str) -> Check:
     return _standing(known=known, running=state == "active", state=state)
 
 
-def _standing(*, known: bool, running: bool, state: str) -> Check:
+def _standing(*, known: bool, running: bool, state: str, install: str = "") -> Check:
     if not known:
-        return skipped("service", "Not installed: the server starts when you start it.", "deploy/launchd shows how.")
+        return skipped("service", "Not installed: the server starts when you start it.", install)
     if running:
         return ok("service", "Installed and running.")
     return failed(

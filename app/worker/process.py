@@ -163,6 +163,6 @@ def _watermarks(environ: Mapping[str, str]) -> dict[str, str]:
     upper = environ.get("PYTORCH_MPS_HIGH_WATERMARK_RATIO", "")
     try:
         beneath = 0 < float(upper or 0) < _LOW_WATERMARK
-    except ValueError:  # torch's to refuse
+    except ValueError:  # torch reads 0 then: no limit
         return {}
     return {"PYTORCH_MPS_LOW_WATERMARK_RATIO": upper} if beneath else {}

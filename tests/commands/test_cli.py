@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pty
+import socket
 import subprocess
 import sys
 import termios
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,10 +21,13 @@ from tests.conftest import Server, StartServer, clips, word_error_rate
 CLIP, OTHER = clips("en000")[0], clips("en024")[0]
 
 
-def whisperd(*words: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def whisperd(
+    *words: object, env: dict[str, str] | None = None, before: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """``before`` is a program, with its words, that starts it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WHISPERD_")}
     environment |= {"WHISPERD_CONFIG": "/nonexistent/config.toml", **(env or {})}
-    command = [sys.executable, "-m", "app", *map(str, words)]
+    command = [*before, sys.executable, "-m", "app", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
 
 
@@ -78,6 +83,17 @@ def test_transcribe_goes_through_the_running_server(server: Server) -> None:
     assert result.returncode == 0, result.stderr
     assert word_error_rate([CLIP.text], [result.stdout]) == 0
     assert result.stderr == "", "no bar where there is no terminal"
+
+
+def test_neither_sound_nor_key_go_through_a_proxy(server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        environment = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), address)
+        result = whisperd("transcribe", CLIP.path, "--port", port_of(server), env=environment | {"NO_PROXY": ""})
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+    assert word_error_rate([CLIP.text], [result.stdout]) == 0, result.stderr
 
 
 def test_transcribe_sends_the_key_it_is_given(start_server: StartServer, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_model_that_is_there_and_fits_is_well(tmp_path: Path) -> None:
 def test_a_model_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
     check = found(tmp_path, model="small")["model"]
     assert check.status is Status.FAILED
-    assert check.remedy == "whisperd models pull small --backend faster-whisper"
+    assert check.remedy == "Download it with: whisperd models pull small --backend faster-whisper"
 
 
 def test_a_model_that_is_too_large_says_which_one_fits(tmp_path: Path) -> None:
@@ -59,7 +59,32 @@ def test_a_broken_download_is_found(tmp_path: Path) -> None:
     checks = found(tmp_path, model="tiny")
     assert checks["model"].status is Status.FAILED
     assert checks["download"].status is Status.WARNING
-    assert checks["download"].remedy == "whisperd models pull openai/whisper-tiny"
+    assert checks["download"].remedy.endswith(": whisperd models pull openai/whisper-tiny")
+
+
+def test_a_file_that_is_cut_short_is_found(tmp_path: Path) -> None:
+    blob = downloaded(tmp_path) / "model.safetensors"
+    whole = blob.read_bytes()
+    for size in (len(whole) // 2, 100, 0):
+        blob.write_bytes(whole[:size])
+        check = found(tmp_path, model="tiny")["model"]
+        assert check.status is Status.FAILED
+        assert "model.safetensors is" in check.found
+        assert check.remedy == "Download it again with: whisperd models pull tiny --backend faster-whisper"
+
+
+@pytest.mark.parametrize(("name", "content"), [("model.pt", b"PK\x03\x04 and no end"), ("weights.safetensors", b"{")])
+def test_a_folder_of_ones_own_that_is_cut_short_asks_for_a_whole_copy(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    (folder / "config.json").write_text('{"n_audio_state": 64}')
+    backend = "openai-whisper" if name.endswith(".pt") else "mlx-whisper"
+    check = found(tmp_path, backend=backend, model=str(folder))["model"]
+    assert check.status is Status.FAILED
+    assert check.remedy == f"Put a whole copy of that file into {folder}."
 
 
 def test_a_damaged_download_is_found(tmp_path: Path) -> None:

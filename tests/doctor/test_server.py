@@ -1,25 +1,57 @@
 from __future__ import annotations
 
+import contextlib
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app.doctor import server as doctor
 from app.doctor.check import Check, Status
 from app.doctor.server import check_server
-from app.settings import load_settings
-from tests.conftest import Server, StartServer
+from app.settings import Settings, load_settings
+from tests.commands.test_cli import port_of
+from tests.conftest import Server, StartServer, script_of, wait_for
 
+#: As macOS 15 prints it: the coalitions have states of their own, behind the agent's.
 LAUNCHD_RUNS = """\
 gui/501/io.whisperd = {
-	active count = 1
-	path = /Users/ada/Library/LaunchAgents/io.whisperd.plist
-	state = running
+\tactive count = 1
+\tpath = /Users/ada/Library/LaunchAgents/io.whisperd.plist
+\ttype = LaunchAgent
+\tstate = running
 
-	program = /Users/ada/whisperd/.venv/bin/whisperd
-	runs = 1
-	pid = 4711
+\tprogram = /Users/ada/whisperd/.venv/bin/whisperd
+\targuments = {
+\t\t/Users/ada/whisperd/.venv/bin/whisperd
+\t\tserve
+\t}
+
+\truns = 1
+\tpid = 4711
+\tlast exit code = (never exited)
+
+\tresource coalition = {
+\t\tID = 1348
+\t\ttype = resource
+\t\tstate = active
+\t\tactive count = 1
+\t\tname = io.whisperd
+\t}
+
+\tjetsam coalition = {
+\t\tID = 1349
+\t\ttype = jetsam
+\t\tstate = active
+\t\tactive count = 1
+\t\tname = io.whisperd
+\t}
+
+\tspawn type = interactive (4)
 }
 """
 
@@ -44,14 +76,74 @@ def test_a_port_that_another_program_holds_fails(taken: int) -> None:
 def test_a_port_that_whisperd_holds_is_well_and_says_how_it_is(
     server: Server, start_server: StartServer, tmp_path: Path
 ) -> None:
-    check = found(port=int(server.url.rsplit(":", 1)[1]))["port"]
+    check = found(port=port_of(server))["port"]
     assert check.status is Status.OK
     assert check.found.endswith("runs and is ready.")
     (tmp_path / "script.json").write_text('{"load": "unavailable"}')
     broken = start_server(ready=False, backend="fake", model=tmp_path / "script.json")
-    check = found(port=int(broken.url.rsplit(":", 1)[1]))["port"]
+    check = found(port=port_of(broken))["port"]
     assert check.status is Status.OK
     assert "is not ready: The model" in check.found
+
+
+def another_address() -> str:
+    """An address of this machine that is no loopback; no packet leaves for it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no network of any kind")
+        return probe.getsockname()[0]
+
+
+@contextlib.contextmanager
+def listening(host: str, folder: Path) -> Iterator[Settings]:
+    """A whisperd that listens on ``host``; its settings."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, 0), family=family) as probe:
+            port = probe.getsockname()[1]
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    settings = load_settings(host=host, port=port, no_auth=True)
+    flags = ["--backend", "fake", "--model", script_of(folder), "--state-dir", folder / "state", "--no-auth"]
+    words = [sys.executable, "-m", "app", "serve", "--host", host, "--port", port, *flags]
+    with (folder / "log").open("wb") as log, subprocess.Popen([*map(str, words)], stderr=log) as process:
+        try:
+            wait_for(lambda: httpx.get(f"{settings.url}/ready").is_success, 60, folder / "log")
+            yield settings
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("host", ["::", "0.0.0.0", "localhost", "another"])
+def test_a_whisperd_is_found_on_every_address_that_it_may_listen_on(host: str, tmp_path: Path) -> None:
+    with listening(another_address() if host == "another" else host, tmp_path) as settings:
+        check = next(check for check in check_server(settings) if check.name == "port")
+    assert (check.status, check.found.endswith("runs and is ready.")) == (Status.OK, True), check.found
+
+
+def test_a_proxy_is_not_asked_for_this_machine(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert found(port=port_of(server))["port"].status is Status.OK
+
+
+def test_a_host_that_is_not_this_machine_fails_by_its_host() -> None:
+    check = found(host="192.0.2.77", port=0, no_auth=True)["port"]
+    assert check.status is Status.FAILED
+    assert "--host" in check.remedy
+
+
+def test_a_port_that_is_not_for_users_fails_by_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> OSError:
+        return PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(doctor, "_cannot_listen", refused)
+    check = found(port=80)["port"]
+    assert (check.status, check.remedy) == (Status.FAILED, "Choose a port above 1023: --port.")
 
 
 def test_a_free_port_is_well(taken: int) -> None:
@@ -101,7 +193,9 @@ def test_the_agent_of_launchd(said: str, status: str, word: str) -> None:
     ],
 )
 def test_the_unit_of_systemd(said: str, status: str) -> None:
-    assert doctor._systemd(said).status == status
+    check = doctor._systemd(said)
+    assert check.status == status
+    assert "launchd" not in check.remedy
 
 
 def test_the_system_is_asked_by_its_own_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
