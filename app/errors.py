@@ -80,7 +80,7 @@ class MethodNotAllowed(InvalidRequest):
 class Conflict(InvalidRequest):
     """What is asked for cannot be done to a thing that is in use."""
 
-    status, code = 409, "conflict"
+    status, code, should_retry = 409, "conflict", False
 
 
 class UploadTooLarge(InvalidRequest):

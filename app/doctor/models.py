@@ -17,6 +17,8 @@ from app.doctor.check import Check, failed, ok, warning
 from app.engine.build import catalog_of
 from app.errors import WhisperdError
 from app.hardware import Hardware
+from app.hub.cache import PARTIAL, repository_in
+from app.model_names import name_of_file
 from app.settings import Settings
 
 #: Less room than this, and uploads or a model will not fit for long.
@@ -79,10 +81,16 @@ def _downloads(hub: Path) -> Iterator[Check]:
     now = time.time()
     parts = [path for path in hub.glob("models--*/blobs/*.incomplete") if now - _changed(path, now) > _STALE_S]
     dangling = [path for path in hub.glob("models--*/snapshots/*/**/*") if path.is_symlink() and not path.exists()]
-    for repository in sorted({path.relative_to(hub).parts[0] for path in [*parts, *dangling]}):
-        name = repository.removeprefix("models--").replace("--", "/", 1)
+    for name in sorted({_model_of(path, hub) for path in [*parts, *dangling]}):
         remedy = f"Go on with it, if you want it: whisperd models pull {name}"
         yield warning("download", f"The download of {name} is not whole.", remedy)
+
+
+def _model_of(path: Path, hub: Path) -> str:
+    """What to pull for a file in the hub's cache: its repository, or the model where that holds many."""
+    repo = repository_in(hub / path.relative_to(hub).parts[0])
+    file = path.name.removesuffix(PARTIAL).partition(".")[2] if path.name.endswith(PARTIAL) else path.name
+    return name_of_file(repo, file) or repo
 
 
 def _changed(path: Path, now: float) -> float:

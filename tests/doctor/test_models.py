@@ -110,6 +110,15 @@ def test_a_stale_download_is_found_and_one_that_runs_is_not(tmp_path: Path) -> N
     assert found(tmp_path)["download"].status is Status.WARNING
 
 
+def test_a_broken_file_of_a_repository_with_many_models_is_named_by_its_model(tmp_path: Path) -> None:
+    blobs = tmp_path / "models--ggerganov--whisper.cpp" / "blobs"
+    blobs.mkdir(parents=True)
+    part = blobs / f"{'a' * 64}.ggml-base-q5_1.bin.whisperd.incomplete"
+    part.write_bytes(b"half")
+    os.utime(part, (1, 1))
+    assert found(tmp_path)["download"].remedy.endswith(": whisperd models pull base-q5_1")
+
+
 def test_a_folder_that_cannot_be_written_fails(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     settings = load_settings(state_dir=tmp_path / "file", cache_dir=tmp_path / "new" / "cache", hub_dir=tmp_path)
