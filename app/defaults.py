@@ -127,5 +127,5 @@ def _on_gpu(hardware: Hardware, backend: str) -> bool:
 
 
 def _memory(hardware: Hardware, backend: str) -> int:
-    own = hardware.nvidia and _on_gpu(hardware, backend)
+    own = hardware.nvidia_memory and _on_gpu(hardware, backend)
     return hardware.nvidia_memory if own else hardware.memory

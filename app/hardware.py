@@ -22,7 +22,8 @@ Run = Callable[[tuple[str, ...]], str]
 class Hardware:
     """``system`` is ``Darwin`` or ``Linux``, ``version`` that of macOS or of the kernel; ``machine`` the processor's
     architecture and ``python`` the one that this Python was built for (``arm64``, ``x86_64``); ``memory`` in bytes;
-    ``nvidia`` the name of an NVIDIA GPU, "" where there is none, ``nvidia_memory`` its bytes."""
+    ``nvidia`` the name of an NVIDIA GPU, "" where there is none, ``nvidia_memory`` its bytes, 0 where it
+    shares the machine's. In a container ``memory`` is what that allows."""
 
     system: str
     version: str
@@ -45,7 +46,8 @@ class Hardware:
 
     def __str__(self) -> str:
         system = f"macOS {self.version}" if self.system == "Darwin" else f"{self.system} {self.machine}"
-        gpu = f", {self.nvidia} with {self.nvidia_memory / 2**30:.0f} GB" if self.nvidia else ""
+        own = f" with {self.nvidia_memory / 2**30:.0f} GB" if self.nvidia_memory else ""
+        gpu = f", {self.nvidia}{own}" if self.nvidia else ""
         return f"{self.chip}, {self.cores} cores, {self.memory / 2**30:.0f} GB, {system}{gpu}"
 
 
@@ -73,17 +75,23 @@ def look(system: str, python: str, run: Run) -> Hardware:
         python=python,
         chip=chip or machine,
         cores=psutil.cpu_count() or 1,
-        memory=psutil.virtual_memory().total,
+        memory=_memory(run(("cat", "/sys/fs/cgroup/memory.max"))),
         nvidia=nvidia,
         nvidia_memory=nvidia_memory,
     )
+
+
+def _memory(allowed: str) -> int:
+    """The machine's bytes, or those that its container is ``allowed`` (cgroup v2) where they are fewer."""
+    total = int(psutil.virtual_memory().total)
+    return min(total, int(allowed)) if allowed.strip().isdigit() else total
 
 
 def _nvidia(run: Run) -> tuple[str, int]:
     """The first GPU's name and bytes."""
     listed = run(("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"))
     name, _, mebibytes = listed.partition("\n")[0].rpartition(",")
-    return (name.strip(), int(mebibytes) * 2**20) if mebibytes.strip().isdigit() else ("", 0)
+    return name.strip(), int(mebibytes) * 2**20 if mebibytes.strip().isdigit() else 0
 
 
 def _field(text: str, name: str) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from app.backends import BACKENDS
@@ -45,6 +47,11 @@ def test_each_machine_gets_what_suits_it(
     assert (found.backend, found.model) == (backend, model)
     assert found.why_backend != "configured" != found.why_model
     assert not too_large(hardware, backend, model) or hardware.memory < 2**29
+
+
+def test_a_gpu_without_memory_of_its_own_has_the_machines() -> None:
+    shared = replace(linux(64), nvidia="NVIDIA GB10")
+    assert choose(shared, ALL).model == "large-v3-turbo"
 
 
 def test_what_was_asked_for_stays_and_the_rest_follows_it() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import platform
 
+import psutil
 import pytest
 
 from app.hardware import Run, detect, look
@@ -52,11 +53,24 @@ def test_a_server_with_gpus() -> None:
     assert "with 80 GB" in str(found)
 
 
-@pytest.mark.parametrize("answer", ["", "No devices were found", "NVIDIA GB10, [N/A]"])
+@pytest.mark.parametrize("answer", ["", "No devices were found"])
 def test_what_says_nothing_of_a_gpu_is_none(answer: str) -> None:
     query = "nvidia-smi --query-gpu=name,memory.total --format=csv,noheader,nounits"
     found = look("Linux", "aarch64", said({query: answer}))
     assert (found.nvidia, found.nvidia_memory, found.chip) == ("", 0, "aarch64")
+
+
+def test_a_gpu_that_shares_the_machines_memory_is_one() -> None:
+    query = "nvidia-smi --query-gpu=name,memory.total --format=csv,noheader,nounits"
+    found = look("Linux", "aarch64", said({query: "NVIDIA GB10, [N/A]"}))
+    assert (found.nvidia, found.nvidia_memory) == ("NVIDIA GB10", 0)
+    assert str(found).endswith("Linux aarch64, NVIDIA GB10")
+
+
+@pytest.mark.parametrize(("allowed", "memory"), [("268435456\n", 2**28), ("max\n", None), ("", None)])
+def test_a_container_has_the_memory_that_it_is_allowed(allowed: str, memory: int | None) -> None:
+    found = look("Linux", "x86_64", said({"cat /sys/fs/cgroup/memory.max": allowed}))
+    assert found.memory == (memory or psutil.virtual_memory().total)
 
 
 def test_this_machine_is_looked_at_once() -> None:

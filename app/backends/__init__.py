@@ -7,6 +7,8 @@ import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from app.errors import BackendUnavailable
+
 if TYPE_CHECKING:
     from app.backends.base import Backend
 
@@ -56,6 +58,16 @@ def installed(name: str) -> bool:
     """Whether the backend's library can be found, without importing it."""
     library = BACKENDS[name].library
     return library is None or importlib.util.find_spec(library) is not None
+
+
+def not_importable(name: str, error: ImportError) -> BackendUnavailable:
+    """What to say where the backend's library cannot be imported: it is missing, or it is broken."""
+    install = BACKENDS[name].install
+    if installed(name):
+        return BackendUnavailable(
+            f"{name} is installed, but cannot be imported ({error}). Reinstall it with: {install}"
+        )
+    return BackendUnavailable(f"{name} is not installed. Install it with: {install}")
 
 
 def create(name: str) -> Backend:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.backends import BACKENDS, rules
+from app.backends import not_importable, rules
 from app.backends.base import MAX_THREADS, LoadOptions, ModelInfo
 from app.backends.rules import Attempt
 from app.backends.tokens import APPENDED, PREPENDED, Decoded, suppressed_tokens
@@ -43,9 +43,8 @@ class FasterWhisper(WhisperBackend):
             import ctranslate2
             import faster_whisper
             from faster_whisper.feature_extractor import FeatureExtractor
-        except ImportError:
-            install = BACKENDS["faster-whisper"].install
-            raise BackendUnavailable(f"faster-whisper is not installed. Install it with: {install}") from None
+        except ImportError as error:
+            raise not_importable("faster-whisper", error) from None
 
         device = _device(options.device, ctranslate2)
         threads = options.threads or min(os.cpu_count() or 1, REPLICAS * MAX_THREADS)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.backends import BACKENDS, mlx_decoding, mlx_network, rules
+from app.backends import mlx_decoding, mlx_network, not_importable, rules
 from app.backends.base import LoadOptions, Memory, ModelInfo
 from app.backends.rules import Attempt
 from app.backends.tokens import Decoded
@@ -45,9 +45,8 @@ class MlxWhisper(WhisperBackend):
         try:
             import mlx.core as mx
             from mlx_whisper import audio, load_models, timing, tokenizer
-        except ImportError:
-            install = BACKENDS["mlx-whisper"].install
-            raise BackendUnavailable(f"mlx-whisper is not installed. Install it with: {install}") from None
+        except ImportError as error:
+            raise not_importable("mlx-whisper", error) from None
 
         device = _device(options.device, mx)
         precision = _precision(options.precision, device)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.backends import BACKENDS, rules, torch_decoding, torch_network
+from app.backends import not_importable, rules, torch_decoding, torch_network
 from app.backends.base import LoadOptions, Memory, ModelInfo
 from app.backends.rules import Attempt
 from app.backends.whisper import Pass, WhisperBackend
@@ -37,9 +37,8 @@ class OpenAIWhisper(WhisperBackend):
         try:
             import torch
             from whisper import audio, timing, tokenizer
-        except ImportError:
-            install = BACKENDS["openai-whisper"].install
-            raise BackendUnavailable(f"openai-whisper is not installed. Install it with: {install}") from None
+        except ImportError as error:
+            raise not_importable("openai-whisper", error) from None
 
         device = _device(options.device, torch)
         precision = _precision(options.precision, device)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.backends import BACKENDS, rules
+from app.backends import not_importable, rules
 from app.backends.base import MAX_THREADS, LoadOptions, ModelInfo
 from app.backends.ggml_tokens import GgmlTokenizer, Vocabulary
 from app.backends.rules import Attempt
@@ -67,9 +67,8 @@ class WhisperCpp(WhisperBackend):
         """
         try:
             import _pywhispercpp
-        except ImportError:
-            install = BACKENDS["whisper.cpp"].install
-            raise BackendUnavailable(f"pywhispercpp is not installed. Install it with: {install}") from None
+        except ImportError as error:
+            raise not_importable("whisper.cpp", error) from None
         if options.precision != "default":
             raise BackendUnavailable("whisper.cpp computes in its file's own precision; load another file for another.")
         file, dims = _find_model(model_path)

@@ -81,7 +81,9 @@ def _downloads(hub: Path) -> Iterator[Check]:
     now = time.time()
     parts = [path for path in hub.glob("models--*/blobs/*.incomplete") if now - _changed(path, now) > _STALE_S]
     dangling = [path for path in hub.glob("models--*/snapshots/*/**/*") if path.is_symlink() and not path.exists()]
-    for name in sorted({_model_of(path, hub) for path in [*parts, *dangling]}):
+    # The cache is shared: other programs' models are theirs to mend.
+    ours = [path for path in [*parts, *dangling] if "whisper" in path.relative_to(hub).parts[0].lower()]
+    for name in sorted({_model_of(path, hub) for path in ours}):
         remedy = f"Go on with it, if you want it: whisperd models pull {name}"
         yield warning("download", f"The download of {name} is not whole.", remedy)
 

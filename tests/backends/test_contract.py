@@ -374,6 +374,16 @@ def test_a_folder_that_is_no_model_is_named_in_the_error(name, tmp_path):
         create(name).load(str(tmp_path), LoadOptions())
 
 
+@pytest.mark.parametrize("name", ["faster-whisper", "whisper.cpp"])
+def test_a_library_that_is_broken_is_not_called_missing(name, monkeypatch, tmp_path):
+    library = BACKENDS[name].library
+    (tmp_path / f"{library}.py").write_text("raise ImportError('libomp.so.5: cannot open shared object file')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(__import__("sys").modules, library, raising=False)
+    with pytest.raises(BackendUnavailable, match=r"is installed, but cannot be imported \(libomp.*Reinstall"):
+        create(name).load(str(tmp_path), LoadOptions())
+
+
 @pytest.mark.parametrize("name", REAL)
 def test_a_missing_library_is_named_with_the_command_that_brings_it(name, monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, BACKENDS[name].library, None)

@@ -119,6 +119,14 @@ def test_a_broken_file_of_a_repository_with_many_models_is_named_by_its_model(tm
     assert found(tmp_path)["download"].remedy.endswith(": whisperd models pull base-q5_1")
 
 
+def test_other_programs_downloads_are_left_to_them(tmp_path: Path) -> None:
+    part = tmp_path / "models--meta-llama--Llama-3" / "blobs" / "abc.incomplete"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"half")
+    os.utime(part, (1, 1))
+    assert "download" not in found(tmp_path)
+
+
 def test_a_folder_that_cannot_be_written_fails(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     settings = load_settings(state_dir=tmp_path / "file", cache_dir=tmp_path / "new" / "cache", hub_dir=tmp_path)
