@@ -18,6 +18,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from app.hardware import detect
+
 #: Flags that come before a benchmark's own: what is no trouble is not logged; and the same recording, which is sent
 #: again and again, is worked on each time.
 _FLAGS = ("--log-level", "warning", "--retry-keep-s", "0")
@@ -146,18 +148,7 @@ def turned(names: list[str], by: int) -> list[str]:
 
 def machine() -> str:
     """A line on what the figures were measured on."""
-    words = [f"{platform.system()} {platform.machine()}", processor(), f"{os.cpu_count()} cores"]
-    return ", ".join([word for word in words if word] + [f"Python {platform.python_version()}"])
-
-
-def processor() -> str:
-    """The processor's name as the system gives it; empty where it gives none."""
-    if sys.platform == "darwin":
-        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return " ".join(value.split())
-    return ""
+    found = detect()
+    chip = "" if found.chip == found.machine else found.chip
+    words = [f"{found.system} {found.python}", chip, f"{found.cores} cores", f"Python {platform.python_version()}"]
+    return ", ".join(word for word in words if word)

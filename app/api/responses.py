@@ -41,6 +41,11 @@ BACKEND_HEADER = {
 }
 
 
+def _events(description: str) -> dict[str, Any]:
+    """A stream's content, which OpenAPI has no schema for."""
+    return {"schema": {"type": "string", "description": description}}
+
+
 def reference(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
@@ -50,13 +55,10 @@ PULL_RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": "The model is here. As server-sent events, unless the client accepts JSON alone.",
         "content": {
             "application/json": {"schema": reference(PulledBody)},
-            "text/event-stream": {
-                "schema": {
-                    "type": "string",
-                    "description": "Each `data:` line is a PullProgressEvent, the last but one a PullDoneEvent, the "
-                    "last `[DONE]`; an ErrorBody in their place ends the stream.",
-                }
-            },
+            "text/event-stream": _events(
+                "Each `data:` line is a PullProgressEvent, the last but one a PullDoneEvent, the "
+                "last `[DONE]`; an ErrorBody in their place ends the stream."
+            ),
         },
     },
     403: {"model": ErrorBody, "description": "It takes the admin key, or the server has none."},
@@ -74,13 +76,10 @@ WORK_RESPONSES: dict[int | str, dict[str, Any]] = {
             "text/plain": {"schema": {"type": "string"}},
             "application/x-subrip": {"schema": {"type": "string"}},
             "text/vtt": {"schema": {"type": "string"}},
-            "text/event-stream": {
-                "schema": {
-                    "type": "string",
-                    "description": "Each `data:` line is a TranscriptTextDelta, the last but one a TranscriptTextDone, "
-                    "the last `[DONE]`; an ErrorBody in their place ends the stream.",
-                }
-            },
+            "text/event-stream": _events(
+                "Each `data:` line is a TranscriptTextDelta, the last but one a TranscriptTextDone, "
+                "the last `[DONE]`; an ErrorBody in their place ends the stream."
+            ),
         },
     },
     202: {"model": JobBody, "description": "With `Prefer: respond-async`: a job, at the address in `Location`."},

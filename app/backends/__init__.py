@@ -60,14 +60,17 @@ def installed(name: str) -> bool:
     return library is None or importlib.util.find_spec(library) is not None
 
 
+def not_installed(name: str) -> str:
+    """What to say of a backend whose library is missing."""
+    return f"{name} is not installed. Install it with: {BACKENDS[name].install}"
+
+
 def not_importable(name: str, error: ImportError) -> BackendUnavailable:
     """What to say where the backend's library cannot be imported: it is missing, or it is broken."""
-    install = BACKENDS[name].install
-    if installed(name):
-        return BackendUnavailable(
-            f"{name} is installed, but cannot be imported ({error}). Reinstall it with: {install}"
-        )
-    return BackendUnavailable(f"{name} is not installed. Install it with: {install}")
+    if not installed(name):
+        return BackendUnavailable(not_installed(name))
+    found = f"{name} is installed, but cannot be imported ({error})."
+    return BackendUnavailable(f"{found} Reinstall it with: {BACKENDS[name].install}")
 
 
 def create(name: str) -> Backend:

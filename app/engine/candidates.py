@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from app.backends import BACKENDS, installed
+from app.backends import installed, not_installed
 from app.backends.base import LoadOptions
 from app.catalog import Catalog
 from app.engine.succession import Candidate, Line
@@ -54,9 +54,7 @@ class Candidates:
     def _candidate(self, catalog: Catalog, model: str) -> Candidate:
         name, backend = model or catalog.default_model, catalog.backend
         if not installed(backend):
-            return Candidate(
-                backend, missing=f"{backend} is not installed. Install it with: {BACKENDS[backend].install}"
-            )
+            return Candidate(backend, missing=not_installed(backend))
         try:
             path = str(catalog.resolve(name).path)
         except UnknownModel:
