@@ -101,6 +101,12 @@ class QueueFull(WhisperdError):
     status, kind, code, retry_after = 429, "rate_limit_error", "queue_full", 5
 
 
+class RateLimited(QueueFull):
+    """One key asks for more than it may; others are served."""
+
+    code = "rate_limit_exceeded"
+
+
 class StorageFull(WhisperdError):
     status, code, retry_after = 503, "storage_full", 30
 

@@ -58,6 +58,12 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.key_requests = Gauge(
+            "whisperd_key_requests", "Requests in work, by the key's name", ["key"], registry=registry
+        )
+        self.key_audio_seconds = Counter(
+            "whisperd_key_audio_seconds", "Audio transcribed, by the key's name", ["key"], registry=registry
+        )
         self.model_load_seconds = Gauge(
             "whisperd_model_load_seconds", "Last load of the model, warm-up included", registry=registry
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +17,9 @@ import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from app import defaults, hardware
+from app import defaults, hardware, keys
 from app.backends import BACKENDS, installed
+from app.keys import Key, Keyring, digest_of
 
 #: WHIS on a phone's keys.
 DEFAULT_PORT = 9447
@@ -37,9 +39,10 @@ def config_file() -> Path:
     return Path(named) if named else platformdirs.user_config_path("whisperd", appauthor=False) / "config.toml"
 
 
-def origin(host: str, port: int) -> str:
-    """``http://host:port``, with the brackets that an IPv6 address wants."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def origin(host: str, port: int, *, tls: bool = False) -> str:
+    """``http://host:port``, or ``https``, with the brackets that an IPv6 address wants."""
+    bracketed = f"[{host}]" if ":" in host else host
+    return f"http{'s' * tls}://{bracketed}:{port}"
 
 
 def exposed(host: str) -> bool:
@@ -98,8 +101,19 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         None, description="key that may also download and remove models over HTTP; set WHISPERD_ADMIN_KEY"
     )
+    keys_file: Path = Field(
+        default_factory=lambda: config_file().with_name("keys.json"),
+        description="file of the keys by name, which `whisperd keys` keeps",
+    )
     no_auth: bool = Field(False, description="listen beyond this machine without a key")
+    allowed_hosts: str = Field(
+        "",
+        description="names that clients may call this server by, with commas between them (*.example.org for all "
+        "below, * for any), besides addresses, localhost, names without a dot, and .local",
+    )
     cors_origins: str = Field("", description="web origins that browsers may call from, with commas between them")
+    tls_cert: Path | None = Field(None, description="certificate chain (PEM) to serve HTTPS with")
+    tls_key: Path | None = Field(None, description="private key (PEM) of the certificate, if it is not in its file")
     max_upload_mb: int = Field(1024, ge=1, description="largest upload in MiB")
     max_audio_s: int = Field(4 * 3600, ge=1, description="longest recording in seconds")
     queue_jobs: int = Field(64, ge=1, description="requests held at once; more are answered 429")
@@ -157,11 +171,11 @@ class Settings(BaseSettings):
     @field_validator("fallback")
     @classmethod
     def _known_fallback(cls, value: str) -> str:
-        names = _names(value)
-        unknown = next((name for name in names if name not in BACKENDS), None)
+        chosen = names(value)
+        unknown = next((name for name in chosen if name not in BACKENDS), None)
         if unknown is not None:
             raise ValueError(f"there is no backend {unknown!r}; choose from {', '.join(BACKENDS)}")
-        twice = [name for name in names if names.count(name) > 1]
+        twice = [name for name in chosen if chosen.count(name) > 1]
         if twice:
             raise ValueError(f"{twice[0]!r} is there twice; name each backend once")
         return value
@@ -187,12 +201,35 @@ class Settings(BaseSettings):
     @property
     def url(self) -> str:
         """Where a program on this machine reaches a server that listens by these settings."""
-        return origin(_TO_ASK.get(self.host, self.host), self.port)
+        return origin(_TO_ASK.get(self.host, self.host), self.port, tls=self.tls_cert is not None)
+
+    @property
+    def trust(self) -> ssl.SSLContext | bool:
+        """What a program on this machine trusts at ``url``: the very certificate, whatever name it is for."""
+        if self.tls_cert is None:
+            return True
+        context = ssl.create_default_context(cafile=self.tls_cert)
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return context
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keys that open the server. Raises ``InvalidRequest`` where their file cannot be used."""
+        given = ((keys.DEFAULT, self.api_key, False), (keys.ADMIN, self.admin_key, True))
+        return Keyring(
+            self.keys_file,
+            [
+                Key(name, digest_of(secret.get_secret_value().encode()), admin)
+                for name, secret, admin in given
+                if secret is not None
+            ],
+        )
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
         """The names in ``fallback``; ``backend``, which may have been picked from them, is none."""
-        return tuple(name for name in _names(self.fallback) if name != self.backend)
+        return tuple(name for name in names(self.fallback) if name != self.backend)
 
     @property
     def default_model(self) -> str:
@@ -209,13 +246,17 @@ def _choose(backend: str = "", model: str = "") -> defaults.Choice:
     return defaults.choose(hardware.detect(), [name for name in BACKENDS if installed(name)], backend, model)
 
 
-def _names(value: str) -> tuple[str, ...]:
-    """The names between the commas."""
+def names(value: str) -> tuple[str, ...]:
+    """The names between the commas of a setting that lists some."""
     return tuple(filter(None, map(str.strip, value.split(","))))
 
 
 def load_settings(**flags: Any) -> Settings:
     """Settings from flags (None means not given), environment and file. Raises ``SettingsError`` with a sentence."""
+    if config_file().is_dir():
+        raise SettingsError(
+            f"The configuration file {config_file()} is a folder; WHISPERD_CONFIG names the file itself."
+        )
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:

@@ -188,9 +188,10 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
         log = folder / "log"
         with log.open("wb") as stderr:
             process = subprocess.Popen([sys.executable, "-m", "app", "serve", *words], stderr=stderr, env=environment)
-        server = Server(f"http://127.0.0.1:{port}", process, log)
+        scheme = "https" if "tls_cert" in flags else "http"
+        server = Server(f"{scheme}://127.0.0.1:{port}", process, log)
         running.append(server)
-        wait_for(lambda: httpx.get(f"{server.url}/health").is_success, 60, log)
+        wait_for(lambda: httpx.get(f"{server.url}/health", verify=False).is_success, 60, log)  # noqa: S501
         if ready:
             server.wait_until_ready()
         return server

@@ -22,16 +22,14 @@ ROOT = Path(__file__).parent.parent
 #: A module imports from rows below its own, and sideways only inside its package.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("app", "app.errors"),
-    ("app.hardware", "app.json_file", "app.languages", "app.model_names", "app.transcript"),
-    ("app.defaults",),
+    ("app.hardware", "app.json_file", "app.languages", "app.log", "app.model_names", "app.transcript"),
+    ("app.defaults", "app.keys"),
     ("app.backends", "app.backends.base", "app.backends.rules", "app.backends.takes"),
     (
         "app.audio.*",
         "app.convert.*",
         "app.formats",
         "app.hub.*",
-        "app.keys",
-        "app.log",
         "app.metrics",
         "app.recordings",
         "app.settings",

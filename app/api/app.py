@@ -12,7 +12,9 @@ from starlette.middleware.cors import CORSMiddleware
 import app as package
 from app.api import docs, errors, health, models, queue, request_id, transcriptions, translations
 from app.api import jobs as jobs_api
+from app.api.allowance import Allowances
 from app.api.auth import OPEN_PATHS, KeyMiddleware
+from app.api.origins import APP_ORIGINS, OriginMiddleware
 from app.api.paths import PathMiddleware
 from app.api.responses import BACKEND, DOCUMENTED
 from app.api.service import Service
@@ -22,14 +24,15 @@ from app.engine.engine import Engine
 from app.engine.job_database import StoreBusy, StoreUnusable
 from app.engine.pulls import Pulls
 from app.log import event
-from app.settings import Settings
-
-#: Origins of apps, which no web page can claim: Obsidian on the desktop, and its like on phones.
-APP_ORIGINS = ("app://obsidian.md", "capacitor://localhost")
+from app.settings import Settings, exposed, names
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The server as an ASGI app; its engine runs while its lifespan does."""
+    """The server as an ASGI app; its engine runs while its lifespan does. Raises ``InvalidRequest`` where the keys'
+    file cannot be used.
+    """
+    keyring = settings.keyring
+    origins = [*APP_ORIGINS, *names(settings.cors_origins)]
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -39,7 +42,8 @@ def create_app(settings: Settings) -> FastAPI:
             _jobs_of(settings, engine) as jobs,
             Pulls(catalog, settings.cache_dir).running() as pulls,
         ):
-            app.state.service = Service(settings, engine, catalog, pulls, jobs)
+            engine.name_owner = keyring.name_of
+            app.state.service = Service(settings, keyring, Allowances(engine.metrics), engine, catalog, pulls, jobs)
             yield
 
     app = FastAPI(
@@ -56,18 +60,18 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     docs.install(app)
     request_id.install(app)
-    if settings.api_key is not None or settings.admin_key is not None:
-        app.add_middleware(KeyMiddleware, key=settings.api_key, admin_key=settings.admin_key)
-    # Added last, so outermost: the key check sees the path that is served, and a preflight needs no key.
+    app.add_middleware(KeyMiddleware, keyring=keyring, wanted=exposed(settings.host) and not settings.no_auth)
+    # The later, the further out: the key check sees the path that is served, and a preflight needs no key.
     app.add_middleware(PathMiddleware)
     app.add_middleware(
         CORSMiddleware,
-        allow_origins=[*APP_ORIGINS, *filter(None, map(str.strip, settings.cors_origins.split(",")))],
+        allow_origins=origins,
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
         allow_private_network=True,
         expose_headers=["X-Request-Id", "Retry-After", "Server-Timing", "Location", BACKEND],
     )
+    app.add_middleware(OriginMiddleware, hosts=[*names(settings.allowed_hosts), settings.host], origins=origins)
     _document(app)
     return app
 

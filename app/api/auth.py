@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+from typing import cast
 
-from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,52 +11,56 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api import docs
 from app.api.errors import error_response
 from app.errors import Forbidden, Unauthorized
-from app.settings import Settings
+from app.keys import Key, Keyring
 
 #: Answered without a key: they say nothing but that the server lives, and what its API is.
 OPEN_PATHS = frozenset({"/health", "/ready"}) | docs.OPEN_PATHS
 
 
 class KeyMiddleware:
-    """Lets a request pass that carries ``key`` or ``admin_key`` as a Bearer token, ``api-key`` or ``x-api-key``.
+    """Lets a request pass that carries one of the keys as a Bearer token, ``api-key`` or ``x-api-key``.
 
-    Without a ``key`` every request passes, and the admin key only says who may manage models.
+    Where the keyring has none but admins' and none is ``wanted``, every request passes, and an admin key only says who
+    may manage models.
     """
 
-    def __init__(self, app: ASGIApp, key: SecretStr | None, admin_key: SecretStr | None) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring, *, wanted: bool) -> None:
         self._app = app
-        self._key = _digest(key.get_secret_value().encode()) if key else None
-        self._admin_key = _digest(admin_key.get_secret_value().encode()) if admin_key else None
+        self._keyring = keyring
+        self._wanted = wanted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            offered = _offered(Headers(scope=scope))
-            # Digests of equal length: the time to compare says nothing, and a non-ASCII byte is no error.
-            admin = self._admin_key is not None and hmac.compare_digest(offered, self._admin_key)
-            user = self._key is not None and hmac.compare_digest(offered, self._key)
-            is_open = self._key is None or scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS"
-            if not (admin or user or is_open):
+            key = self._keyring.find(_offered(Headers(scope=scope)))
+            wanted = self._wanted or any(not each.admin for each in self._keyring.keys)
+            if key is None and wanted and scope["path"] not in OPEN_PATHS and scope["method"] != "OPTIONS":
                 await error_response(Unauthorized("The API key is missing or wrong."))(scope, receive, send)
                 return
-            owner = offered if admin else self._key or b""
-            has_key = admin or user or self._key is None
-            scope = {**scope, "owner": owner.hex()[:16], "admin": admin, "has_key": has_key}
+            scope = {**scope, "key": key, "has_key": key is not None or not wanted}
         await self._app(scope, receive, send)
 
 
-def require_admin(request: Request, settings: Settings) -> None:
-    """Raises ``Forbidden`` unless the request came with the admin key."""
-    if settings.admin_key is None:
+def require_admin(request: Request, keyring: Keyring) -> None:
+    """Raises ``Forbidden`` unless the request came with an admin key."""
+    if not any(key.admin for key in keyring.keys):
         raise Forbidden(
-            "Models cannot be managed over HTTP here: set WHISPERD_ADMIN_KEY on the server, and send that key."
+            "Models cannot be managed over HTTP here: make an admin key with `whisperd keys add NAME --admin`, or set "
+            "WHISPERD_ADMIN_KEY on the server, and send that key."
         )
-    if not request.scope.get("admin"):
-        raise Forbidden("Only the admin key may manage models: send what WHISPERD_ADMIN_KEY is on the server.")
+    key = key_of(request)
+    if key is None or not key.admin:
+        raise Forbidden("Only an admin key may manage models: send one.")
+
+
+def key_of(request: Request) -> Key | None:
+    """The key that the request came with; None where it came without a right one, and none is wanted."""
+    return cast("Key | None", request.scope.get("key"))
 
 
 def owner_of(request: Request) -> str:
     """Whose key the request came with, as a mark that says nothing of the key; "" where none is wanted."""
-    return str(request.scope.get("owner", ""))
+    key = key_of(request)
+    return key.owner if key else ""
 
 
 def has_key(request: Request) -> bool:
@@ -67,11 +69,7 @@ def has_key(request: Request) -> bool:
 
 
 def _offered(headers: Headers) -> bytes:
-    """The digest of the key that a request carries."""
+    """The bytes that a request offers as its key, b"" for none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     offered = token if scheme.lower() == "bearer" else headers.get("api-key", headers.get("x-api-key", ""))
-    return _digest(offered.strip().encode("latin-1", "replace"))
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+    return offered.strip().encode("latin-1", "replace")

@@ -61,7 +61,7 @@ async def get_model(request: Request, model: str) -> ModelBody:
 async def pull_model(request: Request, model: str) -> Response:
     """Takes the admin key. The download goes on when the client hangs up; asking again shows how far it is."""
     service = service_of(request)
-    require_admin(request, service.settings)
+    require_admin(request, service.keyring)
     pull = service.pulls.start(model)
     if not _wants_events(request):
         await pull.finished()
@@ -87,7 +87,7 @@ async def pull_model(request: Request, model: str) -> Response:
 async def delete_model(request: Request, model: str) -> DeletedBody:
     """Takes the admin key. Removes what was made of the model too."""
     service = service_of(request)
-    require_admin(request, service.settings)
+    require_admin(request, service.keyring)
     _check_unused(service, model)
     await service.pulls.remove(model)
     return DeletedBody(id=model, object="model")

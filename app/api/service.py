@@ -7,16 +7,20 @@ from typing import cast
 
 from starlette.requests import Request
 
+from app.api.allowance import Allowances
 from app.catalog import Catalog
 from app.engine.durable import DurableJobs
 from app.engine.engine import Engine
 from app.engine.pulls import Pulls
+from app.keys import Keyring
 from app.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     settings: Settings
+    keyring: Keyring
+    allowances: Allowances
     engine: Engine
     catalog: Catalog
     pulls: Pulls

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from app.api import uploads
-from app.api.auth import owner_of
+from app.api.auth import key_of, owner_of
 from app.api.forms import TranscriptionForm, TranslationForm
 from app.api.heartbeat import PatientAnswer
 from app.api.jobs import accepted, prefers_async
@@ -41,6 +41,7 @@ async def answer(request: Request, form_type: type[Fields], task: str) -> Respon
     most = service.settings.max_upload_mb * 2**20
     try:
         with ExitStack() as held:
+            held.enter_context(service.allowances.request(key_of(request), _unfinished(request, service)))
             size = min(uploads.announced(request), most)
             upload = held.enter_context(service.engine.admit(size, retry=_is_retry(request)))
             form = await uploads.receive(request, upload, most)
@@ -77,6 +78,13 @@ def _work(service: Service, fields: Fields, task: str, upload: Upload, owner: st
 def _renderer(fields: Fields) -> Callable[[Transcript], str]:
     render, granularities = FORMATS[fields.response_format].render, frozenset[str](fields.timestamp_granularities)
     return lambda transcript: render(transcript, granularities)
+
+
+def _unfinished(request: Request, service: Service) -> int:
+    """The jobs on disk that count with a request for another one."""
+    if service.jobs is None or not prefers_async(request):
+        return 0
+    return service.jobs.unfinished(owner_of(request))
 
 
 def _is_retry(request: Request) -> bool:

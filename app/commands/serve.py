@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 from pathlib import Path
@@ -36,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     _check_exposure(settings)
+    _check_tls(settings)
     log.set_up(settings.log_level, settings.log_format)
     catalog = catalog_of(settings)
     if settings.pull and not catalog.has(""):
@@ -49,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         log.event(
             "whisperd starts",
             version=__version__,
-            url=f"{origin(settings.host, listener.getsockname()[1])}/v1",
+            url=f"{origin(settings.host, listener.getsockname()[1], tls=settings.tls_cert is not None)}/v1",
             backend=choice.backend,
             model=choice.model,
             why=choice.reason,
@@ -81,6 +83,8 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                ssl_certfile=settings.tls_cert,
+                ssl_keyfile=settings.tls_key,
                 headers=[("server", f"whisperd/{__version__}")],
                 timeout_graceful_shutdown=int(settings.drain_s) + _CUT_AFTER_DRAIN_S,
             )
@@ -97,11 +101,31 @@ class _Server(uvicorn.Server):
 
 def _check_exposure(settings: Settings) -> None:
     """Refuse to listen beyond this machine without a key, unless told so in so many words."""
-    if settings.api_key is None and not settings.no_auth and exposed(settings.host):
+    if exposed(settings.host) and not settings.no_auth and not settings.keyring.keys:
         raise SettingsError(
-            f"Listening on {settings.host} lets others on the network in: set WHISPERD_API_KEY to a key that they must "
-            "send, or say --no-auth to let everybody in."
+            f"Listening on {settings.host} lets others on the network in: make a key that they must send with "
+            "`whisperd keys add NAME` (or set WHISPERD_API_KEY), or say --no-auth to let everybody in."
         )
+
+
+def _check_tls(settings: Settings) -> None:
+    """Refuse a certificate that would only fail at the first connection."""
+    if settings.tls_cert is None:
+        if settings.tls_key is not None:
+            raise SettingsError("--tls-key is given without --tls-cert: the certificate is missing.")
+        return
+
+    def no_password() -> str:
+        raise SettingsError(
+            f"The key of {settings.tls_cert} has a password: give one without (openssl pkey removes it)."
+        )
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, no_password)
+    except OSError as error:  # of ssl too, whose sentences name neither file
+        reason = error.strerror if not isinstance(error, ssl.SSLError) else error.reason or "no PEM"
+        where = f"{settings.tls_cert}" + (f" and {settings.tls_key}" if settings.tls_key else "")
+        raise SettingsError(f"HTTPS cannot be served with {where} ({reason}).") from None
 
 
 def _check_writable(folder: Path) -> None:

@@ -35,7 +35,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy; up to 1 samples (default 0)")
     parser.add_argument("--words", action="store_true", help="word times too (with verbose_json)")
     parser.add_argument("--local", action="store_true", help="load the model here even if a server runs")
-    add_settings(parser, {"host", "port", "backend", "model", "device", "precision", "threads", "beam_size"})
+    add_settings(
+        parser, {"host", "port", "backend", "model", "device", "precision", "threads", "beam_size", "tls_cert"}
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -109,6 +111,7 @@ def _post(settings: Settings, fields: dict[str, object], file: CallbackIOWrapper
             files={"file": ("audio", file)},
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=None,  # nosec B113  # noqa: S113 - long recordings take long, and the server bounds its own steps
+            verify=settings.trust,
             trust_env=False,  # no proxy: sound and key go to the server alone
         )
     except httpx.TransportError as error:
@@ -118,7 +121,7 @@ def _post(settings: Settings, fields: dict[str, object], file: CallbackIOWrapper
 def _server_runs(settings: Settings) -> bool:
     """Whether a whisperd (and nothing else) answers where the settings say."""
     try:
-        response = httpx.get(f"{settings.url}/health", timeout=_PROBE_S, trust_env=False)
+        response = httpx.get(f"{settings.url}/health", timeout=_PROBE_S, verify=settings.trust, trust_env=False)
     except httpx.HTTPError:
         return False
     return response.is_success and response.headers.get("server", "").startswith("whisperd/")

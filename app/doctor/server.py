@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import httpx
 
 from app.doctor.check import Check, failed, ok, skipped
+from app.errors import InvalidRequest
 from app.settings import Settings, exposed
 
 #: launchd's name for the agent (deploy/launchd), and systemd's for the unit.
@@ -28,18 +29,20 @@ def check_server(settings: Settings) -> Iterator[Check]:
 
 
 def _key(settings: Settings) -> Check:
-    key = "A key is set." if settings.api_key else "No key is set."
+    try:
+        count = len(settings.keyring.keys)
+    except InvalidRequest as error:
+        return failed("key", error.message, "Mend the file, or remove it and make new keys with `whisperd keys add`.")
+    key = "No key is set." if not count else "A key is set." if count == 1 else f"{count} keys are set."
     if not exposed(settings.host):
         return ok("key", f"{key} {settings.host} is reached from this machine only.")
-    if settings.api_key is None and not settings.no_auth:
+    if not count and not settings.no_auth:
         return failed(
             "key",
             f"{key} {settings.host} is reached from the network: the server will not start.",
-            "Set WHISPERD_API_KEY, or say --no-auth to let everybody in.",
+            "Make a key with `whisperd keys add NAME`, or say --no-auth to let everybody in.",
         )
-    return ok(
-        "key", f"{key} {settings.host} is reached from the network{'' if settings.api_key else ', by everybody'}."
-    )
+    return ok("key", f"{key} {settings.host} is reached from the network{'' if count else ', by everybody'}.")
 
 
 def _port(settings: Settings) -> Check:
@@ -73,7 +76,7 @@ def _cannot_listen(settings: Settings) -> OSError | None:
 def _served(settings: Settings) -> str:
     """What a whisperd says that listens there already. No proxy of the environment's is asked for this machine."""
     try:
-        response = httpx.get(f"{settings.url}/ready", timeout=_ANSWER_S, trust_env=False)
+        response = httpx.get(f"{settings.url}/ready", timeout=_ANSWER_S, verify=settings.trust, trust_env=False)
         server = response.headers.get("server", "")
         if not server.startswith("whisperd/"):
             return ""

@@ -200,6 +200,11 @@ class DurableJobs:
             with anyio.move_on_after(_LOOK_S):
                 await self._wake.wait()
 
+    def unfinished(self, owner: str) -> int:
+        """How many of the owner's jobs wait or run."""
+        waiting = sum(record.owner == owner for record in self._waiting)
+        return waiting + sum(job.work.owner == owner and not job.over for job in self._live.values())
+
     def _has_room(self) -> bool:
         """Whether one more may be decoded now: half of the queue's audio is for requests that somebody waits for.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 
 import anyio
@@ -55,6 +55,8 @@ class Engine:
         self._job_timeout_s = job_timeout_s
         self._recent = Recent(keep_s)
         admission.make_room = self._make_room
+        #: The name of an owner's key, for the metrics and the log; "" for none.
+        self.name_owner: Callable[[str], str] = lambda _: ""
         #: The jobs that are not over, parked ones aside, in the order in which they came.
         self._jobs: dict[Job, None] = {}
         self._tasks: TaskGroup | None = None
@@ -221,7 +223,7 @@ class Engine:
             self._recent.forget(job)
         if job.upload is not None:
             job.upload.close()
-        record(self.metrics, job)
+        record(self.metrics, job, self.name_owner(job.work.owner))
 
     def _make_room(self) -> bool:
         """Give up what is only kept for a retry, the oldest first; whether there was any."""

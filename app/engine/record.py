@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from app.engine.job import Job
 from app.log import event
 from app.metrics import Metrics
 
 
-def record(metrics: Metrics, job: Job) -> None:
-    """Count the job and log it, once, when it is over."""
+def record(metrics: Metrics, job: Job, key: str = "") -> None:
+    """Count the job and log it, once, when it is over; ``key`` is the name of its owner's key, "" for none."""
     audio = job.progress.duration
+    named: dict[str, Any] = {"key": key} if key else {}
     metrics.jobs.labels(job.outcome).inc()
     if job.outcome == "ok":
         metrics.audio_seconds.inc(audio)
+        if key:
+            metrics.key_audio_seconds.labels(key).inc(audio)
         metrics.decode_seconds.observe(job.decode_seconds)
         metrics.inference_seconds.observe(job.inference_seconds)
         metrics.queue_wait.observe(job.waited_seconds)
@@ -24,6 +28,7 @@ def record(metrics: Metrics, job: Job) -> None:
         "job ended",
         request=job.request_id,
         job=job.id,
+        **named,
         outcome=job.outcome,
         audio_s=audio,
         queue_s=job.waited_seconds,

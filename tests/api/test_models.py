@@ -160,7 +160,7 @@ def test_only_the_admin_key_manages_models(manage: Callable[..., Managed]) -> No
     managed = manage()
     for method, path in (("POST", "tiny/pull"), ("DELETE", "tiny")):
         status, message = refusal(managed.call(method, path, key=KEY))
-        assert (status, "WHISPERD_ADMIN_KEY" in message) == (403, True)
+        assert (status, message) == (403, "Only an admin key may manage models: send one.")
         assert managed.call(method, path, key="wrong").status_code == 401
     assert managed.hub.seen == []
     assert managed.call("GET", "micro", key=KEY).is_success
@@ -170,10 +170,10 @@ def test_only_the_admin_key_manages_models(manage: Callable[..., Managed]) -> No
 def test_without_an_admin_key_nobody_manages_models(server: Server) -> None:
     for method, path in (("POST", "tiny/pull"), ("DELETE", "micro")):
         response = httpx.request(method, f"{server.url}/v1/models/{path}", headers={"Authorization": "Bearer x"})
-        assert refusal(response) == (
-            403,
-            "Models cannot be managed over HTTP here: set WHISPERD_ADMIN_KEY on the server, and send that key.",
-        )
+        status, message = refusal(response)
+        assert status == 403
+        assert "whisperd keys add NAME --admin" in message
+        assert "WHISPERD_ADMIN_KEY" in message
 
 
 def test_an_admin_key_alone_locks_nobody_out_of_the_rest(manage: Callable[..., Managed]) -> None:

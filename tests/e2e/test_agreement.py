@@ -22,7 +22,7 @@ def test_every_backend_gives_the_texts_of_faster_whisper(
 ) -> None:
     if not backends.installed(backend):
         pytest.skip(f"{backend} is not installed")
-    parts = clips()
+    parts = clips()[::2]
     ours = by_the_server(start_server(backend=backend, model="micro"), parts)
     theirs = by_the_server(server, parts)
     differing = [(one, other) for one, other in zip(ours, theirs, strict=True) if word_error_rate([other], [one])]
