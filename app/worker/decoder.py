@@ -79,6 +79,7 @@ class Recording:
             declared_s=self._sound.declared_s,
             done=self.done,
             bad_packets=self._sound.bad_packets,
+            missing_s=self._sound.missing_s if self.done else 0.0,
         )
 
     def _listen(self, block: Pcm) -> list[Window]:
