@@ -114,7 +114,7 @@ def _post(settings: Settings, fields: dict[str, object], file: CallbackIOWrapper
             data=fields,
             files={"file": ("audio", file)},
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=None,  # noqa: S113 - long recordings take long, and the server bounds its own steps
+            timeout=None,  # nosec B113  # noqa: S113 - long recordings take long, and the server bounds its own steps
             verify=settings.trust,
             trust_env=False,  # no proxy: sound and key go to the server alone
         )
