@@ -80,7 +80,7 @@ class MethodNotAllowed(InvalidRequest):
 class RequestTimeout(InvalidRequest):
     """The request did not come in time, or came too slowly."""
 
-    status, code = 408, "request_timeout"
+    status, code, should_retry = 408, "request_timeout", True  # a link that failed for a while may be back
 
 
 class Conflict(InvalidRequest):

@@ -26,7 +26,9 @@ from app.errors import InvalidRequest, RequestTimeout, TooManyConnections, Whisp
 _REFUSED_AT_ONCE = 32
 #: Seconds for a client to take its answer in when the server goes down.
 _LAST_WORD_S = 0.3
-_MALFORMED = "The request is not well-formed HTTP, or its headers are too long."
+#: Chunks of a body, and the bytes that they must hold on average where there are more: each costs as much as a big one.
+_MANY_CHUNKS, _CHUNK_BYTES = 10_000, 16
+_MALFORMED = "The request is not well-formed HTTP, or its headers are too long, or its chunks too small."
 
 
 @dataclass(eq=False, slots=True)
@@ -68,6 +70,7 @@ class _Peer(h11.Connection):
     """h11, which keeps a fault to itself, for uvicorn would answer it in plain text; and stricter about bodies."""
 
     fault = False
+    _chunks = _bytes = 0
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         if self.fault:
@@ -77,10 +80,14 @@ class _Peer(h11.Connection):
         except h11.RemoteProtocolError:
             self.fault = True
             return h11.NEED_DATA
-        if isinstance(event, h11.Request) and _is_ambiguous(event):
-            self.fault = True
-            return h11.NEED_DATA
-        return event
+        if isinstance(event, h11.Data):
+            self._chunks += event.chunk_start
+            self._bytes += len(event.data)
+            self.fault = self._chunks > _MANY_CHUNKS and self._bytes < self._chunks * _CHUNK_BYTES
+        elif isinstance(event, h11.Request):
+            self._chunks = self._bytes = 0
+            self.fault = _is_ambiguous(event)
+        return h11.NEED_DATA if self.fault else event
 
 
 def _is_ambiguous(request: h11.Request) -> bool:
