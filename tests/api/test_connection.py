@@ -312,6 +312,7 @@ def test_a_refused_body_that_came_whole_with_its_head_keeps_the_connection(
 def test_the_connection_that_waited_longest_goes_for_a_newcomer(start_small: StartSmall, client: Connect) -> None:
     server = start_small(most=3)
     kept, silent = client(server), client(server)
+    wait_for(lambda: server.connections == 2, 10)
     kept.send(GET)
     assert kept.answer().text == "well"
     busy = client(server)
