@@ -80,7 +80,7 @@ def say(row: str, what: str, figure: str, *, holds: bool) -> None:
 
 
 def slow_clients(server: Server, count: int) -> None:
-    quiet = _good_requests(server, lambda: time.sleep(6))
+    quiet = _good_requests(server, lambda: time.sleep(12))
     ends: list[float] = []
     kinds = itertools.cycle(
         [b"GET /health HTTP/1.1\r\nHost: x\r\nX-A", _POST + b"Content-Length: 9000\r\n\r\n", b"", None]
@@ -128,29 +128,27 @@ def _good_requests(server: Server, work: Callable[[], object]) -> list[tuple[str
     """Status and seconds of good requests, one after the other, each on its own connection, while ``work`` runs."""
     audio, outcomes, over = clips("en000")[0].path.read_bytes(), list[tuple[str, float]](), threading.Event()
 
-    def ask() -> None:
+    def ask(http: httpx.Client) -> None:
         for number in itertools.count():
             if over.is_set():
                 return
             started = time.perf_counter()
             try:
-                if number % 2:
-                    response = httpx.get(f"{server.url}/health", timeout=30)
-                else:
-                    response = httpx.post(f"{server.url}{_URL}", files={"file": audio}, timeout=30)
+                response = http.get("/health") if number % 2 else http.post(_URL, files={"file": audio})
                 status = str(response.status_code)
             except httpx.TransportError as error:
                 status = type(error).__name__
             outcomes.append((status, time.perf_counter() - started))
             time.sleep(0.02)
 
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        work()
-    finally:
-        over.set()
-        asking.join()
+    with httpx.Client(base_url=server.url, timeout=30, limits=httpx.Limits(max_keepalive_connections=0)) as http:
+        asking = threading.Thread(target=ask, args=(http,))
+        asking.start()
+        try:
+            work()
+        finally:
+            over.set()
+            asking.join()
     return outcomes
 
 

@@ -24,7 +24,7 @@ from app.errors import InvalidRequest, RequestTimeout, TooManyConnections, Whisp
 
 #: Connections over the limit that are told so at once; more are cut without a word.
 _REFUSED_AT_ONCE = 32
-#: Seconds for a client to take its answer in when the server goes down.
+#: Seconds for a client to take its answer in when the server goes down, or needs its place.
 _LAST_WORD_S = 0.3
 #: Chunks of a body, and the bytes that they must hold on average where there are more: each costs as much as a big one.
 _MANY_CHUNKS, _CHUNK_BYTES = 10_000, 16
@@ -168,10 +168,11 @@ class Connection(H11Protocol):
             super().shutdown()
 
     def drop(self) -> None:
-        """Close it for a newcomer."""
+        """Close it for a newcomer, with a moment for what the client has not yet read."""
         self._leave()
         self.connections.discard(self)
         self.transport.close()
+        self.loop.call_later(_LAST_WORD_S, self.transport.abort)
 
     def break_off(self, error: WhisperdError) -> None:
         """Wait no longer for the body: its request fails with ``error``. Harmless where no body is under way."""

@@ -78,7 +78,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 self._app,
-                http=Connections(_room(settings.max_connections)).protocol,
+                http=Connections(room(settings.max_connections)).protocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -104,7 +104,7 @@ class _Server(uvicorn.Server):
                 connection.break_off(ShuttingDown("The server is going down; send the request again."))
 
 
-def _room(connections: int) -> int:
+def room(connections: int) -> int:
     """How many of ``connections`` there may be, with as many open files besides; raises this process's limit for it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < 2 * connections:
