@@ -76,7 +76,7 @@ CHILD_ONLY = ("app.audio.*", "app.worker.child", "app.worker.decoder")
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "fastapi": ("app.api.*",),
     "starlette": ("app.api.*",),
-    "uvicorn": ("app.commands.*",),
+    "uvicorn": ("app.api.connection", "app.commands.*"),
     "av": ("app.audio.*", "app.worker.decoder"),
     "huggingface_hub": ("app.hub.*",),
     "onnxruntime": ("app.audio.*", "app.worker.decoder"),

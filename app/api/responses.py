@@ -96,6 +96,7 @@ WORK_RESPONSES: dict[int | str, dict[str, Any]] = {
     202: {"model": JobBody, "description": "With `Prefer: respond-async`: a job, at the address in `Location`."},
     400: {"model": ErrorBody, "description": "A field or the audio cannot be used."},
     404: {"model": ErrorBody, "description": "The model is not known, or not on this machine."},
+    408: {"model": ErrorBody, "description": "The upload came too slowly."},
     410: {"model": ErrorBody, "description": "Somebody cancelled the job."},
     413: {"model": ErrorBody, "description": "The upload or the recording is over the limit."},
     429: {"model": ErrorBody, "description": "The queue is full; Retry-After says when to come back."},
