@@ -77,6 +77,12 @@ class MethodNotAllowed(InvalidRequest):
     status, code = 405, "method_not_allowed"
 
 
+class RequestTimeout(InvalidRequest):
+    """The request did not come in time, or came too slowly."""
+
+    status, code, should_retry = 408, "request_timeout", True  # a link that failed for a while may be back
+
+
 class Conflict(InvalidRequest):
     """What is asked for cannot be done to a thing that is in use."""
 
@@ -119,6 +125,10 @@ class StorageFull(WhisperdError):
 
 class ShuttingDown(WhisperdError):
     status, code, retry_after = 503, "shutting_down", 5
+
+
+class TooManyConnections(WhisperdError):
+    status, code, retry_after = 503, "too_many_connections", 1
 
 
 class JobsUnavailable(WhisperdError):

@@ -141,6 +141,9 @@ class Settings(BaseSettings):
         gt=0,
         description="seconds that a pass may take beyond thirty times the usual; then its worker is replaced",
     )
+    max_connections: int = Field(
+        1024, ge=1, description="connections held at once; where there are more, those without a request are closed"
+    )
     drain_s: float = Field(5, ge=0, description="seconds that running requests get at shutdown")
     pull: bool = Field(False, description="download the model first if it is not on this machine")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")

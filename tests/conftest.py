@@ -164,6 +164,13 @@ def wait_for(condition: Callable[[], bool], seconds: float, log: Path | None = N
     pytest.fail(f"not within {seconds} s; the server said:\n{log.read_text() if log else ''}")
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 StartServer = Callable[..., Server]
 
 
@@ -177,9 +184,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 
     def start(*, ready: bool = True, env: dict[str, str] | None = None, **flags: object) -> Server:
         folder = tmp_path_factory.mktemp("server")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         # Tests send the same clip again and again, and want it done each time.
         given = {"port": port, "cache_dir": cache, "state_dir": folder / "state", "retry_keep_s": 0, **flags}
         words = [word for name, value in given.items() for word in _flag(name, value)]

@@ -76,7 +76,7 @@ CHILD_ONLY = ("app.audio.*", "app.worker.child", "app.worker.decoder")
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "fastapi": ("app.api.*",),
     "starlette": ("app.api.*",),
-    "uvicorn": ("app.commands.*",),
+    "uvicorn": ("app.api.connection", "app.commands.*"),
     "av": ("app.audio.*", "app.worker.decoder"),
     "huggingface_hub": ("app.hub.*",),
     "onnxruntime": ("app.audio.*", "app.worker.decoder"),
@@ -93,7 +93,7 @@ NAMES_THAT_SAY_NOTHING = {"common", "helper", "helpers", "misc", "util", "utils"
 
 #: Test modules that mirror no single package.
 WHOLE_PRODUCT = {"architecture", "scripts"}
-WHOLE_PRODUCT_FOLDERS = {"clients", "e2e", "faults"}
+WHOLE_PRODUCT_FOLDERS = {"clients", "e2e", "faults", "hostile"}
 
 #: Put together here so that this file does not hold them: places of the machine it was written on, and of packages.
 NOT_FOR_COMMITS = ("../" + "shared", "/" + "work/", "pypi.org/" + "simple", "files.python" + "hosted.org")

@@ -16,7 +16,7 @@ from app.api.allowance import Allowances
 from app.api.auth import OPEN_PATHS, KeyMiddleware
 from app.api.origins import APP_ORIGINS, OriginMiddleware
 from app.api.paths import PathMiddleware
-from app.api.responses import BACKEND, DOCUMENTED
+from app.api.responses import BACKEND, DOCUMENTED, WARNING
 from app.api.service import Service
 from app.engine.build import catalog_of, durable_jobs_of, engine_of
 from app.engine.durable import DurableJobs
@@ -69,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
         allow_private_network=True,
-        expose_headers=["X-Request-Id", "Retry-After", "Server-Timing", "Location", BACKEND],
+        expose_headers=["X-Request-Id", "Retry-After", "Server-Timing", "Location", BACKEND, WARNING],
     )
     app.add_middleware(OriginMiddleware, hosts=[*names(settings.allowed_hosts), settings.host], origins=origins)
     _document(app)

@@ -34,7 +34,7 @@ class MultipartBody:
         self._is_file = False
         self._value = bytearray()
         try:
-            self._parser = MultipartParser(boundary, self._callbacks())
+            self._parser = MultipartParser(boundary, self._callbacks(), max_header_size=_MAX_HEADER_BYTES)
         except FormParserError as error:
             raise InvalidRequest("The form's boundary cannot be used.") from error
 

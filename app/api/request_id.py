@@ -96,9 +96,22 @@ class _RouteMiddleware:
                 scope[_SCOPE_KEY].route = getattr(scope.get("route"), "path", _NONE)
 
 
+def refused(status: int) -> str:
+    """Log ``answered`` for what never became a request; returns the id that its answer is to carry."""
+    identity = _new()
+    token = request_id.set(identity)
+    _log(_NONE, _Answered(status), 0.0)
+    request_id.reset(token)
+    return identity
+
+
 def _identity(scope: Scope) -> str:
     offered = Headers(scope=scope).get(HEADER, "")
-    return offered if _WELL_FORMED.fullmatch(offered) else f"req_{secrets.token_hex(12)}"
+    return offered if _WELL_FORMED.fullmatch(offered) else _new()
+
+
+def _new() -> str:
+    return f"req_{secrets.token_hex(12)}"
 
 
 def _log(method: str, answered: _Answered, seconds: float) -> None:

@@ -41,6 +41,17 @@ BACKEND_HEADER = {
 }
 
 
+#: What of the upload could not be heard.
+WARNING = "X-Whisperd-Warning"
+_WORK_HEADERS = BACKEND_HEADER | {
+    WARNING: {
+        "description": "A sentence about what of the file is damaged or missing; only where something is, and only of "
+        "answers that are sent whole.",
+        "schema": {"type": "string"},
+    }
+}
+
+
 def _events(description: str) -> dict[str, Any]:
     """A stream's content, which OpenAPI has no schema for."""
     return {"schema": {"type": "string", "description": description}}
@@ -68,7 +79,7 @@ PULL_RESPONSES: dict[int | str, dict[str, Any]] = {
 WORK_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The text in the format asked for; with `stream`, server-sent events.",
-        "headers": BACKEND_HEADER,
+        "headers": _WORK_HEADERS,
         "content": {
             "application/json": {
                 "schema": {"anyOf": [reference(TranscriptionBody), reference(VerboseTranscriptionBody)]}
@@ -85,6 +96,7 @@ WORK_RESPONSES: dict[int | str, dict[str, Any]] = {
     202: {"model": JobBody, "description": "With `Prefer: respond-async`: a job, at the address in `Location`."},
     400: {"model": ErrorBody, "description": "A field or the audio cannot be used."},
     404: {"model": ErrorBody, "description": "The model is not known, or not on this machine."},
+    408: {"model": ErrorBody, "description": "The upload came too slowly."},
     410: {"model": ErrorBody, "description": "Somebody cancelled the job."},
     413: {"model": ErrorBody, "description": "The upload or the recording is over the limit."},
     429: {"model": ErrorBody, "description": "The queue is full; Retry-After says when to come back."},

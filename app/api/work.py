@@ -16,7 +16,7 @@ from app.api.forms import TranscriptionForm, TranslationForm
 from app.api.heartbeat import PatientAnswer
 from app.api.jobs import accepted, prefers_async
 from app.api.request_id import CLIENT_GONE
-from app.api.responses import BACKEND
+from app.api.responses import BACKEND, WARNING
 from app.api.service import Service, service_of
 from app.api.stream import EventStream, cancel_when_gone
 from app.catalog import can_translate
@@ -64,6 +64,8 @@ async def answer(request: Request, form_type: type[Fields], task: str) -> Respon
         return Response(status_code=CLIENT_GONE)
     media_type = FORMATS[fields.response_format].media_type
     headers = {"Server-Timing": _timing(job), BACKEND: service.engine.device.backend_of(job)}
+    if job.warning:
+        headers[WARNING] = job.warning
     return Response(render(transcript), media_type=media_type, headers=headers)
 
 

@@ -97,7 +97,8 @@ class Sound:
                 self._container = _open_container(_Nameless(self._file, self._deadline))
                 self._stream = self._pick_stream(self._container)
                 self.declared_s = _declared(self._container, self._stream, os.fstat(self._file.fileno()).st_size)
-                self._check_declared(self._container.format.name, audio_s)
+                self._guessed = bool(GUESSING & set(self._container.format.name.split(",")))
+                self._check_declared(audio_s)
         except BaseException:
             self.close()
             raise
@@ -113,6 +114,15 @@ class Sound:
             self._container.close()
             self._container = None
         self._file.close()
+
+    @property
+    def missing_s(self) -> float:
+        """Seconds that the container promised and that did not come, once all blocks did; 0 where it only guessed, or
+        where all it said is how long its longest stream is.
+        """
+        if self.declared_s is None or self._guessed or not self._stream.duration:
+            return 0.0
+        return max(0.0, self.declared_s - self.samples / SAMPLE_RATE)
 
     def blocks(self) -> Iterator[Pcm]:
         """The sound in order, as (n,) arrays of at most half a second or one frame each.
@@ -185,10 +195,10 @@ class Sound:
                 return stream
         raise UnsupportedAudio("The sound track is coded in a way that whisperd cannot decode.")
 
-    def _check_declared(self, format_name: str, audio_s: float) -> None:
+    def _check_declared(self, audio_s: float) -> None:
         if self.declared_s is None:
             return
-        factor = GUESS_FACTOR if GUESSING & set(format_name.split(",")) else 1.0
+        factor = GUESS_FACTOR if self._guessed else 1.0
         if self.declared_s > audio_s * factor + DECLARED_SLACK_S:
             raise AudioTooLong(f"The recording lasts {_hours(self.declared_s)}; the limit is {_hours(audio_s)}.")
 

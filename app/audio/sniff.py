@@ -187,6 +187,6 @@ def _claims(file: BinaryIO, position: int, end: int, number: str, depth: int) ->
         elif name == b"LIST" and depth < MAX_DEPTH:
             yield position + 8 + length
             yield from _claims(file, position + 12, min(end, position + 8 + length), number, depth + 1)
-        else:
+        elif name.isascii() and name.decode().isprintable():  # no demuxer knows others: garbage, which is passed over
             yield position + 8 + length
         position += 8 + length + length % 2

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -19,10 +20,13 @@ import uvicorn
 
 from app import __version__, log
 from app.api.app import create_app
+from app.api.connection import Connection, Connections
 from app.commands.flags import add_settings, settings_of
 from app.commands.models import pull_bar
 from app.defaults import too_large
 from app.engine.build import catalog_of
+from app.engine.engine import Engine
+from app.errors import ShuttingDown
 from app.hardware import detect
 from app.settings import Settings, SettingsError, exposed, origin
 
@@ -76,8 +80,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 self._app,
-                # h11 bounds a request's head; httptools takes a header of any size.
-                http="h11",
+                http=Connections(room(settings.max_connections)).protocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -94,9 +97,30 @@ class _Server(uvicorn.Server):
         async with anyio.create_task_group() as tasks:
             if (service := getattr(self._app.state, "service", None)) is not None:
                 service.pulls.stop()
-                tasks.start_soon(service.engine.drain, self._drain_s)
+                tasks.start_soon(self._drain, service.engine)
             await super().shutdown(sockets)
             tasks.cancel_scope.cancel()
+
+    async def _drain(self, engine: Engine) -> None:
+        await engine.drain(self._drain_s)
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.break_off(ShuttingDown("The server is going down; send the request again."))
+
+
+def room(connections: int) -> int:
+    """How many of ``connections`` there may be, with as many open files besides; raises this process's limit for it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < 2 * connections:
+        wanted = 2 * connections if hard == resource.RLIM_INFINITY else min(2 * connections, hard)
+        with contextlib.suppress(OSError, ValueError):  # macOS has a limit behind the limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < 2 * connections:
+            connections = max(1, soft // 2)
+            event = "fewer connections than max_connections: the system lets few files be open"
+            log.event(event, logging.WARNING, connections=connections, files=soft)
+    return connections
 
 
 def _check_exposure(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tqdm.utils import CallbackIOWrapper
 
 from app.commands.flags import add_settings, settings_of
-from app.errors import BackendUnavailable, WhisperdError, error_from_code
+from app.errors import BackendUnavailable, Unauthorized, WhisperdError, error_from_code
 from app.formats import FORMATS, GRANULARITIES
 from app.settings import Settings
 from app.transcriber import Asked, Transcriber
@@ -95,8 +95,12 @@ def _through_server(settings: Settings, options: argparse.Namespace) -> Callable
 
             response = _post(settings, fields, CallbackIOWrapper(sent, file, "read"))
         if response.is_error:
+            if response.status_code == Unauthorized.status:
+                raise Unauthorized("The server wants a key: set WHISPERD_API_KEY to one that `whisperd keys add` made.")
             error = response.json()["error"]
             raise error_from_code(error["code"] or "", error["message"])
+        if warning := response.headers.get("x-whisperd-warning"):
+            print(f"{path}: {warning}", file=sys.stderr)
         return response.text
 
     return transcribe

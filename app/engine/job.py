@@ -18,6 +18,9 @@ from app.errors import WhisperdError, WorkerDied
 from app.transcript import Options, Segment, Transcript, Window
 from app.worker.messages import Decoded
 
+#: Containers round; what is shorter than this is not missed.
+_WORTH_SAYING_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -74,6 +77,7 @@ class Job:
         self.decode_seconds = 0.0
         self.inference_seconds = 0.0
         self.bad_packets = 0
+        self.missing_s = 0.0
         self.transcript: Transcript | None = None
         self.error: WhisperdError | None = None
         #: Set, and replaced, at every change: take it, look at the job, then wait on it.
@@ -99,6 +103,15 @@ class Job:
     def running(self) -> bool:
         """Whether the device has begun with it."""
         return self._stepped_at is not None
+
+    @property
+    def warning(self) -> str:
+        """What of the file could not be heard, as a sentence; "" if all could."""
+        if self.missing_s >= _WORTH_SAYING_S:
+            return f"About {self.missing_s:.1f} s of the recording are missing: the file is damaged or cut off."
+        if self.bad_packets:
+            return f"Parts of the file are damaged: {self.bad_packets} of its packets could not be decoded."
+        return ""
 
     @property
     def wants_step(self) -> bool:
@@ -151,7 +164,7 @@ class Job:
             return
         if part.windows and self._windows_at is None:
             self._windows_at = time.monotonic()
-        self.bad_packets = part.bad_packets
+        self.bad_packets, self.missing_s = part.bad_packets, part.missing_s
         self.progress.add(part.windows, part.samples, part.declared_s, decoded=part.done)
         self._changed()
 

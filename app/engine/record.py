@@ -35,5 +35,6 @@ def record(metrics: Metrics, job: Job, key: str = "") -> None:
         decode_s=job.decode_seconds,
         inference_s=job.inference_seconds,
         bad_packets=job.bad_packets,
+        missing_s=job.missing_s,
         total_s=time.monotonic() - job.began,
     )

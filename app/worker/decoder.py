@@ -8,11 +8,13 @@ writes only its user can read.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -21,7 +23,7 @@ from app.audio.decode import Sound
 from app.audio.mix import Pcm
 from app.audio.vad import SpeechDetector, make_detector
 from app.audio.windows import WindowCutter
-from app.errors import DISK_FULL, AudioTooShort, InvalidRequest, StorageFull, UndecodableAudio
+from app.errors import DISK_FULL, AudioTooLong, AudioTooShort, InvalidRequest, StorageFull, UndecodableAudio
 from app.transcript import SAMPLE_RATE, Window
 from app.worker.loop import run
 from app.worker.messages import Decode, Decoded, DecodeMore
@@ -34,6 +36,12 @@ PIECE_SAMPLES = 60 * SAMPLE_RATE
 PIECE_SECONDS = 0.4
 #: Sound is looked at in pieces of 4 s: long enough for the detector's batches, short beside the 30 s of a window.
 LISTEN_SAMPLES = 4 * SAMPLE_RATE
+#: Descriptors: the standard three, the pipe, a file and its PCM, and a few that libraries keep.
+MAX_FILES = 32
+#: Bytes that one file may take besides what the libraries hold: with that, the 400 MB at which the parent kills.
+MAX_MEMORY = 320 * 1024 * 1024
+#: Bytes that the PCM may be over the longest recording's.
+PCM_SLACK = 1024 * 1024
 
 
 class Recording:
@@ -79,6 +87,7 @@ class Recording:
             declared_s=self._sound.declared_s,
             done=self.done,
             bad_packets=self._sound.bad_packets,
+            missing_s=self._sound.missing_s if self.done else 0.0,
         )
 
     def _listen(self, block: Pcm) -> list[Window]:
@@ -152,19 +161,63 @@ def _write(file: BinaryIO, block: Pcm) -> None:
         while rest:
             rest = rest[file.write(rest) :]
     except OSError as error:
+        if error.errno == errno.EFBIG and 0 <= resource.getrlimit(resource.RLIMIT_FSIZE)[0] <= file.tell():
+            raise AudioTooLong("The recording is longer than this server takes.") from None
         if error.errno in DISK_FULL:
             raise StorageFull("The disk is full; try again later.") from None
         raise
 
 
+def restrain() -> None:
+    """Limit this process, once its libraries are loaded: no core file, few descriptors, little memory beside theirs.
+
+    Memory is Linux's to limit: an allocation fails then, which libav says in words. Elsewhere, and for what is mapped
+    from files, there is the parent, who kills.
+    """
+    _lower(resource.RLIMIT_CORE, 0)  # a core file would hold the user's voice
+    _lower(resource.RLIMIT_NOFILE, MAX_FILES)
+    if (held := _data_bytes()) is not None:
+        _lower(resource.RLIMIT_DATA, held + MAX_MEMORY)
+
+
+def restrain_pcm(audio_s: float) -> None:
+    """Let no file that this process writes outgrow the PCM of ``audio_s`` seconds; it may be called again.
+
+    ``Sound`` counts samples itself: this is for its errors. Python ignores the signal, so a write fails with EFBIG.
+    """
+    most, hard = round(audio_s) * 2 * SAMPLE_RATE + PCM_SLACK, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _lower(limit: int, most: int) -> None:
+    hard = resource.getrlimit(limit)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(limit, (most, most))
+
+
+def _data_bytes() -> int | None:
+    """What counts for ``RLIMIT_DATA`` now; None where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:")), None)
+
+
 def main() -> None:
     """Prepare the process and what is slow (the libraries, the detector's session), then serve the pipe."""
     os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the user's voice
     decoder = Decoder()
     with tempfile.TemporaryDirectory(prefix="whisperd-decoder-") as gone:
         os.chdir(gone)
-    run(decoder.handle)
+    restrain()
+
+    def handle(request: Decode | DecodeMore) -> Decoded:
+        if isinstance(request, Decode):
+            restrain_pcm(request.limits.audio_s)
+        return decoder.handle(request)
+
+    run(handle)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,8 @@ class Decoded:
     """A bounded piece is decoded: ``windows`` are new and final; ``samples`` counts all PCM samples written so far.
 
     ``declared_s`` is the container's word for the whole duration, None where it has none. With ``done`` the file in
-    hand is finished; ``bad_packets`` counts those that could not be decoded.
+    hand is finished; ``bad_packets`` counts those that could not be decoded, ``missing_s`` the seconds that the
+    container promised for sure and did not hold, 0 until ``done``.
     """
 
     windows: tuple[Window, ...]
@@ -110,6 +111,7 @@ class Decoded:
     declared_s: float | None
     done: bool
     bad_packets: int = 0
+    missing_s: float = 0.0
 
 
 # --- from either ---

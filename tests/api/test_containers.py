@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,18 @@ def test_the_sound_of_every_container_is_transcribed(server: Server, tmp_path: P
     assert response.status_code == 200, response.text
     assert word_error_rate([CLIP.text], [response.json()["text"]]) <= 0.2
     assert response.json()["duration"] == pytest.approx(CLIP.duration, abs=0.2)
+    assert "x-whisperd-warning" not in response.headers
+
+
+def test_of_a_damaged_file_the_answer_says_what_is_missing(server: Server, tmp_path: Path) -> None:
+    flac = encode(Kind("flac", "flac", "flac"), tmp_path / "clip.flac")
+    flac.write_bytes(flac.read_bytes()[: flac.stat().st_size // 3])
+    response = server.transcribe(flac, language="en")
+    assert response.status_code == 200
+    said = response.headers["x-whisperd-warning"]
+    missing = re.match(r"About (\S+) s of the recording are missing", said)
+    assert missing, said
+    assert 1 < float(missing[1]) < CLIP.duration
 
 
 WRONG_LABELS = [

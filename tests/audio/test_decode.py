@@ -305,3 +305,12 @@ def test_blocks_are_small_and_come_before_the_file_is_read(tmp_path, minute, enc
 
 def test_a_pipe_or_a_folder_is_no_source(tmp_path) -> None:
     assert "regular file" in refusal("/dev/null", UndecodableAudio)
+
+
+def test_what_a_cut_off_file_promised_and_did_not_hold_is_known(tmp_path, minute, encode) -> None:
+    path = encode(tmp_path / "a.flac", minute, "flac")
+    whole, sound = decode(path)
+    assert sound.missing_s == 0
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    half, sound = decode(path)
+    assert sound.missing_s == pytest.approx((len(whole) - len(half)) / 16_000, abs=0.2)

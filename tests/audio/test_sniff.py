@@ -92,5 +92,10 @@ def test_a_part_cut_off_by_the_end_of_the_file_is_no_lie() -> None:
     assert sniff(io.BytesIO(riff(b"WAVE", (b"data", 4, bytes(4)), (b"LIST", 400, b"INFO")))) == "WAV"
 
 
+def test_garbage_behind_the_sound_is_no_part_that_lies() -> None:
+    content = riff(b"WAVE", (b"data", 4, bytes(4))) + b"\x9c\x02\xf1\x7f\xff\xff\xff\x7f" + bytes(100)
+    assert sniff(io.BytesIO(content)) == "WAV"
+
+
 def test_a_million_empty_parts_are_not_counted_to_the_end() -> None:
     assert sniff(io.BytesIO(riff(b"WAVE", *[(b"junk", 0, b"")] * 100_000))) == "WAV"

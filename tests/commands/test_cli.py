@@ -100,7 +100,7 @@ def test_transcribe_sends_the_key_it_is_given(start_server: StartServer, tmp_pat
     (tmp_path / "script.json").write_text("{}")
     locked = start_server(backend="fake", model=tmp_path / "script.json", env={"WHISPERD_API_KEY": "long enough"})
     words = ("transcribe", CLIP.path, "--port", port_of(locked))
-    assert "API key" in whisperd(*words).stderr
+    assert "WHISPERD_API_KEY" in whisperd(*words).stderr
     assert whisperd(*words, env={"WHISPERD_API_KEY": "long enough"}).stdout.strip() == "w0"
 
 

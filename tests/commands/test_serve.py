@@ -1,8 +1,9 @@
-"""What ``whisperd serve`` refuses to start with, and HTTPS."""
+"""What ``whisperd serve`` refuses to start with, HTTPS, and a system that lets few files be open."""
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import ssl
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.commands.serve import room
 from tests.conftest import StartServer, clips, script_of, wait_for
 
 CLIP = clips("en000")[0]
@@ -95,3 +97,17 @@ def test_a_certificate_that_cannot_be_used_is_a_sentence(certificate: tuple[Path
         assert done.returncode == 1, words
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
         assert done.stderr.startswith("whisperd: ")
+
+
+@pytest.mark.parametrize(("soft", "hard", "connections"), [(64, 64, 32), (64, 4096, 1024), (64, 1000, 500)])
+def test_half_of_the_files_may_be_connections(soft: int, hard: int, connections: int) -> None:
+    program = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))"
+    program += "; from app.commands.serve import room; print(room(1024))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) == connections
+
+
+def test_a_limit_that_is_enough_stays_as_it_is() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert room(8) == 8
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before

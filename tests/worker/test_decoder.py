@@ -12,6 +12,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from app.errors import StorageFull, UndecodableAudio
@@ -223,3 +224,71 @@ def test_a_warm_child_decodes_a_clip_in_milliseconds(child, tmp_path) -> None:
         decode(child, CLIPS / "en000.flac", tmp_path / "pcm")
         seconds.append(time.perf_counter() - begun)
     assert min(seconds) < 0.05
+
+
+# --- limits of the process ---
+
+
+def restrained(program):
+    """What ``program`` prints in a process of its own, which may restrain itself."""
+    head = "import os, resource, sys; from pathlib import Path; from app.worker import decoder as d; "
+    root = str(Path(__file__).parent.parent.parent)
+    command = [sys.executable, "-c", head + program]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_child_leaves_no_core_file_and_has_few_descriptors(tmp_path) -> None:
+    assert restrained("d.restrain(); print(resource.getrlimit(resource.RLIMIT_CORE))") == "(0, 0)"
+    program = (
+        "\nd.restrain()\n"
+        "try:\n"
+        "    files = []\n"
+        "    while len(files) < 100: files.append(open(os.devnull))\n"
+        "except OSError as error:\n"
+        "    print(error.errno, len(files))"
+    )
+    number, opened = map(int, restrained(program).split())
+    assert number == errno.EMFILE
+    assert 16 <= opened <= 32
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited by the system on Linux only")
+def test_an_allocation_that_no_sound_needs_fails_at_once() -> None:
+    program = (
+        "\nd.restrain()\nkept = bytes(200 << 20)\n"
+        "try:\n    more = bytes(200 << 20)\nexcept MemoryError:\n    print('refused')"
+    )
+    assert restrained(program) == "refused"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not show a process's limits")
+def test_a_running_child_has_all_its_limits(child, tmp_path) -> None:
+    decode(child, CLIPS / "en000.flac", tmp_path / "pcm", Limits(audio_s=100))
+    process = psutil.Process(child.child.pid)
+    assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+    assert process.rlimit(psutil.RLIMIT_NOFILE) == (decoder_module.MAX_FILES,) * 2
+    assert 0 < process.rlimit(psutil.RLIMIT_DATA)[0] < 2**31
+    assert process.rlimit(psutil.RLIMIT_FSIZE)[0] == 100 * 32_000 + decoder_module.PCM_SLACK
+    decode(child, CLIPS / "en000.flac", tmp_path / "pcm", Limits(audio_s=1000))
+    assert process.rlimit(psutil.RLIMIT_FSIZE)[0] == 1000 * 32_000 + decoder_module.PCM_SLACK
+
+
+def test_pcm_that_outgrows_the_longest_recording_is_that_recordings_fault(tmp_path) -> None:
+    program = (
+        "\nimport numpy as np\nfrom app.errors import AudioTooLong\nd.restrain_pcm(1)\n"
+        f"file = d._create({str(tmp_path / 'pcm')!r})\n"
+        "d._write(file, np.zeros(16_000, np.int16))\n"
+        "try:\n    d._write(file, np.zeros(1_000_000, np.int16))\nexcept AudioTooLong:\n    print(file.tell())"
+    )
+    assert int(restrained(program)) == 32_000 + decoder_module.PCM_SLACK
+
+
+def test_a_file_system_that_takes_no_larger_files_is_still_the_servers_fault(monkeypatch) -> None:
+    class Small(io.BytesIO):
+        def write(self, content):
+            raise OSError(errno.EFBIG, "too large")
+
+    with pytest.raises(StorageFull):
+        decoder_module._write(Small(), np.zeros(10, np.int16))
