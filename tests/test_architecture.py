@@ -36,6 +36,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "app.recordings",
         "app.settings",
         "app.worker",
+        "app.worker.awake",
         "app.worker.messages",
         "app.word_errors",
     ),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 from app.engine.job import Job
 from app.log import event
 from app.metrics import Metrics
+from app.worker.awake import CLOCK
 
 
 def record(metrics: Metrics, job: Job) -> None:
@@ -30,5 +29,5 @@ def record(metrics: Metrics, job: Job) -> None:
         decode_s=job.decode_seconds,
         inference_s=job.inference_seconds,
         bad_packets=job.bad_packets,
-        total_s=time.monotonic() - job.began,
+        total_s=CLOCK.now() - job.began,
     )

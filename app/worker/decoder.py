@@ -21,7 +21,7 @@ from app.audio.decode import Sound
 from app.audio.mix import Pcm
 from app.audio.vad import SpeechDetector, make_detector
 from app.audio.windows import WindowCutter
-from app.errors import DISK_FULL, AudioTooShort, InvalidRequest, StorageFull, UndecodableAudio
+from app.errors import AudioTooShort, InvalidRequest, StorageFull, UndecodableAudio
 from app.transcript import SAMPLE_RATE, Window
 from app.worker.loop import run
 from app.worker.messages import Decode, Decoded, DecodeMore
@@ -114,6 +114,9 @@ class Decoder:
         except MemoryError:
             self._drop()
             raise UndecodableAudio("The file asks for more memory than any sound needs.") from None
+        except OSError as error:  # not the file's, which Sound keeps: the upload's or the samples', so the server's
+            self._drop()
+            raise StorageFull.of(error) from None
         except BaseException:
             self._drop()
             raise
@@ -148,13 +151,8 @@ def _create(path: str) -> BinaryIO:
 
 def _write(file: BinaryIO, block: Pcm) -> None:
     rest = memoryview(block.astype("<i2").tobytes())
-    try:
-        while rest:
-            rest = rest[file.write(rest) :]
-    except OSError as error:
-        if error.errno in DISK_FULL:
-            raise StorageFull("The disk is full; try again later.") from None
-        raise
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def main() -> None:
