@@ -34,6 +34,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "app.recordings",
         "app.settings",
         "app.worker",
+        "app.worker.awake",
         "app.worker.messages",
         "app.word_errors",
     ),

@@ -21,14 +21,15 @@ may hold a real model besides (``{}`` or any other path: all defaults).
 =====================  =================================================================================================
 
 A fault is ``raise`` (a library's exception), ``memory``, ``nan``, ``hang`` (asleep), ``spin`` (busy in Python),
-``exit``, ``kill``, ``abort``, ``stop`` (SIGSTOP), ``retry`` (the windows come back with ``retry``) or ``unavailable``
-(``load`` only).
+``freeze`` (asleep in native code that keeps the interpreter's lock), ``exit``, ``kill``, ``abort``, ``segv``, ``stop``
+(SIGSTOP), ``retry`` (the windows come back with ``retry``) or ``unavailable`` (``load`` only).
 
 A token is a word with the space before it; its log-probability is ``LOGPROB``.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -196,9 +197,11 @@ FAULTS: dict[str, Callable[[], None]] = {
     "memory": lambda: _raise(MemoryError()),
     "hang": lambda: time.sleep(FOR_EVER),
     "spin": _spin,
+    "freeze": lambda: ctypes.PyDLL(None).sleep(int(FOR_EVER)),
     "exit": lambda: os._exit(3),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "abort": os.abort,
+    "segv": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "unavailable": lambda: _raise(BackendUnavailable("The script says that this model cannot be loaded.")),
 }

@@ -25,6 +25,7 @@ from app.errors import DeadlineExceeded, JobCancelled, QueueFull, ShuttingDown, 
 from app.log import event, request_id
 from app.metrics import Metrics
 from app.transcript import MAX_FITTED, MAX_WINDOW
+from app.worker.awake import CLOCK
 
 #: How often jobs are looked at whose time may be over.
 _SWEEP_S = 1.0
@@ -238,7 +239,10 @@ class Engine:
             for job in self._recent.outlived():
                 job.fail(_given_up())
                 self._recent.forget(job)
-            for job in [job for job in self._jobs if 0 < self._job_timeout_s < time.monotonic() - job.began]:
+            with contextlib.suppress(OSError):  # uploads are refused meanwhile; the next look tries again
+                self.admission.spool.keep()
+            now = CLOCK.now()  # looked at in any case: that is how it notices a sleep
+            for job in [job for job in self._jobs if 0 < self._job_timeout_s < now - job.began]:
                 job.fail(DeadlineExceeded(f"The job took longer than {self._job_timeout_s:g} s and was stopped."))
 
     # --- what can be seen and done from outside ---

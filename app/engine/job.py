@@ -16,6 +16,7 @@ from app.engine.progress import Progress
 from app.engine.succession import Candidate, Line
 from app.errors import WhisperdError, WorkerDied
 from app.transcript import Options, Segment, Transcript, Window
+from app.worker.awake import CLOCK
 from app.worker.messages import Decoded
 
 #: Containers round; what is shorter than this is not missed.
@@ -68,7 +69,7 @@ class Job:
         #: Nobody waits now, but somebody may come back: nothing is done for the job until then.
         self.parked = False
         self.created = time.time()
-        self.began = time.monotonic()
+        self.began = CLOCK.now()
         self.scope = anyio.CancelScope()
         self.progress = Progress(work.options)
         #: What the device did, in order: enough to begin again behind it.
@@ -211,14 +212,14 @@ class Job:
     def park(self) -> None:
         """Stop working on it, and keep what there is."""
         self.parked = True
-        self._parked_at = time.monotonic()
+        self._parked_at = CLOCK.now()
         self.scope.cancel()
         if self.upload is not None:
             self.upload.give_slot()
 
     def unpark(self) -> None:
         self.parked = False
-        self.began += time.monotonic() - self._parked_at
+        self.began += CLOCK.now() - self._parked_at
         self.scope = anyio.CancelScope()
         if self.upload is not None:
             self.upload.take_slot()

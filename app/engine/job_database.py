@@ -20,6 +20,7 @@ _CANNOT_STORE = {
     sqlite3.SQLITE_FULL: "The server's disk is full.",
     # Also what SQLite makes of a quota (EDQUOT) and of a file that may not grow (EFBIG).
     sqlite3.SQLITE_IOERR: "The server cannot store the job right now.",
+    sqlite3.SQLITE_CANTOPEN: "The server cannot store the job right now.",  # no descriptors left
     sqlite3.SQLITE_READONLY: "The server cannot store the job right now.",
 }
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

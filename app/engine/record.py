@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from app.engine.job import Job
 from app.log import event
 from app.metrics import Metrics
+from app.worker.awake import CLOCK
 
 
 def record(metrics: Metrics, job: Job, key: str = "") -> None:
@@ -36,5 +36,5 @@ def record(metrics: Metrics, job: Job, key: str = "") -> None:
         inference_s=job.inference_seconds,
         bad_packets=job.bad_packets,
         missing_s=job.missing_s,
-        total_s=time.monotonic() - job.began,
+        total_s=CLOCK.now() - job.began,
     )

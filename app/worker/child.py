@@ -14,7 +14,7 @@ import numpy as np
 
 from app import backends, convert
 from app.backends.base import Backend, Memory
-from app.errors import BackendUnavailable, InferenceFailed
+from app.errors import BackendUnavailable, InferenceFailed, StorageFull
 from app.transcript import SAMPLE_RATE
 from app.worker import loop
 from app.worker.messages import Load, Loaded, Rest, Rested, Step, StepDone
@@ -50,7 +50,10 @@ class Model:
             raise BackendUnavailable("No model is loaded.")
         started = time.monotonic()
         # Mapped anew for each step: the file may have grown since, and only the windows' pages are touched.
-        pcm = np.memmap(request.pcm, dtype=np.int16, mode="r")
+        try:
+            pcm = np.memmap(request.pcm, dtype=np.int16, mode="r")
+        except OSError as error:  # somebody deleted it, or there are no descriptors
+            raise StorageFull.of(error) from None
         if request.windows[-1].end > len(pcm):
             raise InferenceFailed(f"The decoded audio ends at {len(pcm) / SAMPLE_RATE:.2f} s, before the window does.")
         result = self._backend.transcribe(pcm, request.windows, request.options)

@@ -23,7 +23,7 @@ from app.audio.decode import Sound
 from app.audio.mix import Pcm
 from app.audio.vad import SpeechDetector, make_detector
 from app.audio.windows import WindowCutter
-from app.errors import DISK_FULL, AudioTooLong, AudioTooShort, InvalidRequest, StorageFull, UndecodableAudio
+from app.errors import AudioTooLong, AudioTooShort, InvalidRequest, StorageFull, UndecodableAudio
 from app.transcript import SAMPLE_RATE, Window
 from app.worker.loop import run
 from app.worker.messages import Decode, Decoded, DecodeMore
@@ -123,6 +123,9 @@ class Decoder:
         except MemoryError:
             self._drop()
             raise UndecodableAudio("The file asks for more memory than any sound needs.") from None
+        except OSError as error:  # not the file's, which Sound keeps: the upload's or the samples', so the server's
+            self._drop()
+            raise StorageFull.of(error) from None
         except BaseException:
             self._drop()
             raise
@@ -163,8 +166,6 @@ def _write(file: BinaryIO, block: Pcm) -> None:
     except OSError as error:
         if error.errno == errno.EFBIG and 0 <= resource.getrlimit(resource.RLIMIT_FSIZE)[0] <= file.tell():
             raise AudioTooLong("The recording is longer than this server takes.") from None
-        if error.errno in DISK_FULL:
-            raise StorageFull("The disk is full; try again later.") from None
         raise
 
 

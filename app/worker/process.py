@@ -20,6 +20,7 @@ import anyio
 import psutil
 
 from app.errors import BackendUnavailable, DeadlineExceeded, WorkerDied, error_from_code
+from app.worker.awake import CLOCK
 from app.worker.messages import Failed, Ready
 
 #: Torch reads it when it is imported: what MPS lacks is then computed on the CPU, and does not fail.
@@ -30,6 +31,8 @@ _LOW_WATERMARK = 1.4
 _FOR_ALL = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 #: How often a child's memory is looked at while it works.
 _MEMORY_POLL_S = 0.05
+#: How often a deadline's clock is looked at, so that it notices a sleep.
+_CLOCK_POLL_S = 1.0
 #: A child that has not said Ready by then (imports of a cold disk included) will not.
 _START_TIMEOUT_S = 120
 
@@ -64,7 +67,7 @@ class ChildProcess:
         """Resident bytes; 0 where there is no child."""
         if self._process is None:
             return 0
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error, OSError):  # few descriptors are an OSError
             return int(psutil.Process(self._process.pid).memory_info().rss)
         return 0
 
@@ -74,7 +77,10 @@ class ChildProcess:
         Raises ``BackendUnavailable`` where the system starts no process, ``WorkerDied``, ``DeadlineExceeded``.
         """
         assert self._process is None, "a child is started once"
-        ours, theirs = Pipe()
+        try:
+            ours, theirs = Pipe()
+        except OSError as error:
+            raise _no_process() from error
         environment = {**_FOR_TORCH, **_watermarks(os.environ), **os.environ, **_FOR_ALL}
         if self._preload:
             environment["LD_PRELOAD"] = self._preload
@@ -88,7 +94,7 @@ class ChildProcess:
             )
         except OSError as error:
             ours.close()
-            raise BackendUnavailable("The server cannot start another process right now.") from error
+            raise _no_process() from error
         finally:
             theirs.close()
         self._connection = ours
@@ -99,8 +105,8 @@ class ChildProcess:
         """Send ``request`` and return its reply.
 
         Raises the error that a ``Failed`` names; ``WorkerDied`` where the child ended; ``DeadlineExceeded`` after
-        ``timeout`` seconds (the child is killed). The child is killed too where the caller is cancelled: nothing must
-        answer the next call with this one's reply.
+        ``timeout`` seconds (the child is killed), those aside in which the machine slept. The child is killed too
+        where the caller is cancelled: nothing must answer the next call with this one's reply.
         """
         reply = await self._exchange(request, timeout)
         if isinstance(reply, Failed):
@@ -112,10 +118,10 @@ class ChildProcess:
         self._busy = True
         finished = False
         try:
-            with anyio.move_on_after(timeout):
+            with anyio.CancelScope() as scope:
                 if request is not None:
                     self._connection.send(request)
-                reply = await self._receive()
+                reply = await self._receive(scope, timeout)
                 finished = True
                 return reply
             raise DeadlineExceeded(f"The work took longer than {timeout:.0f} s and was stopped.")
@@ -126,8 +132,9 @@ class ChildProcess:
             if not finished:
                 self.kill()
 
-    async def _receive(self) -> Any:
+    async def _receive(self, scope: anyio.CancelScope, timeout: float) -> Any:  # noqa: ASYNC109
         async with anyio.create_task_group() as watch:
+            watch.start_soon(_expire, scope, timeout)
             if self._memory_limit is not None:
                 watch.start_soon(self._watch_memory, self._memory_limit)
             try:
@@ -156,6 +163,18 @@ class ChildProcess:
         if self._process is not None:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._process.wait)
+
+
+async def _expire(scope: anyio.CancelScope, seconds: float) -> None:
+    """Cancel the scope after so many seconds awake."""
+    deadline = CLOCK.now() + seconds
+    while (left := deadline - CLOCK.now()) > 0:  # noqa: ASYNC110 - time itself is waited for
+        await anyio.sleep(min(left, _CLOCK_POLL_S))
+    scope.cancel()
+
+
+def _no_process() -> BackendUnavailable:
+    return BackendUnavailable("The server cannot start another process right now.")
 
 
 def _watermarks(environ: Mapping[str, str]) -> dict[str, str]:
