@@ -17,6 +17,9 @@ logger = logging.getLogger("whisperd")
 #: The request that is being answered, "" outside of any. Tasks that a request starts have it too.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
+#: Between two lines that say the same of a lasting shortage.
+_RARELY_S = 10.0
+
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
@@ -45,8 +48,28 @@ def set_up(level: str, style: str = "text") -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # What the application did not catch has been logged without its text by then; uvicorn's traceback has it.
     logging.getLogger("uvicorn.error").addFilter(_no_traceback)
+    logging.getLogger("asyncio").addFilter(_Rarely())
     for noisy in ("httpx", "httpcore", "huggingface_hub", "python_multipart", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+class _Rarely(logging.Filter):
+    """One line in a while of what asyncio says, traceback and all, thousands of times a second where there are no
+    descriptors left for the connections that wait.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.getMessage().startswith("socket.accept() out of system resource"):
+            return True
+        record.msg, record.args, record.exc_info = "no descriptors are left: connections wait", (), None
+        due = record.created >= self._next
+        if due:
+            self._next = record.created + _RARELY_S
+        return due
 
 
 def _no_traceback(record: logging.LogRecord) -> bool:

@@ -254,6 +254,13 @@ def names(value: str) -> tuple[str, ...]:
     return tuple(filter(None, map(str.strip, value.split(","))))
 
 
+def state_dir(given: str | None) -> Path:
+    """The state folder by the flag and the environment alone, for when no settings can be had."""
+    return Path(
+        given or os.environ.get("WHISPERD_STATE_DIR") or platformdirs.user_state_path("whisperd", appauthor=False)
+    )
+
+
 def load_settings(**flags: Any) -> Settings:
     """Settings from flags (None means not given), environment and file. Raises ``SettingsError`` with a sentence."""
     if config_file().is_dir():

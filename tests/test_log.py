@@ -16,7 +16,8 @@ def _restore_logging() -> Iterator[None]:
     before = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = before
-    logging.getLogger("uvicorn.error").filters.clear()
+    for name in ("uvicorn.error", "asyncio"):
+        logging.getLogger(name).filters.clear()
 
 
 def test_an_event_is_one_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,3 +89,20 @@ def test_an_event_that_names_its_request_is_believed(capsys: pytest.CaptureFixtu
     line = capsys.readouterr().err
     assert "req_2" in line
     assert "req_1" not in line
+
+
+def test_a_shortage_of_descriptors_is_a_line_in_a_while_and_other_errors_stay(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log.set_up("info")
+    for _ in range(1000):
+        try:
+            raise OSError(24, "Too many open files")
+        except OSError:
+            logging.getLogger("asyncio").exception("socket.accept() out of system resource\nsocket: <socket>")
+    logging.getLogger("asyncio").error("something else")
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(maxsplit=2)[2] for line in said] == [
+        "no descriptors are left: connections wait",
+        "something else",
+    ]

@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from app.engine.build import catalog_of
 from app.engine.engine import Engine
 from app.errors import ShuttingDown
 from app.hardware import detect
-from app.settings import Settings, SettingsError, exposed, origin
+from app.service.parking import supervised
+from app.settings import Settings, SettingsError, exposed, origin, state_dir
 
 #: Seconds between the end of draining and uvicorn cutting the connections that are still open.
 _CUT_AFTER_DRAIN_S = 1
@@ -36,9 +38,22 @@ _CUT_AFTER_DRAIN_S = 1
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_settings(parser)
+    parser.add_argument(
+        "--supervised",
+        action="store_true",
+        help="started by launchd or the like: after 5 starts in 10 minutes that fail, exit 0 and leave the "
+        "reason in status.json in the state folder",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.supervised:
+        return supervised(state_dir(options.state_dir), lambda started: _serve(options, started))
+    return _serve(options, lambda: None)
+
+
+def _serve(options: argparse.Namespace, started: Callable[[], None]) -> int:
+    """Serve until told to end; ``started`` is called once the server answers."""
     settings = settings_of(options)
     _check_exposure(settings)
     _check_tls(settings)
@@ -67,15 +82,17 @@ def run(options: argparse.Namespace) -> int:
             log.event("micro is a toy model: it understands synthetic speech only, not people")
         # uvicorn shuts down in order and then raises the signal again: an end that was asked for is no failure.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        _Server(settings).run(sockets=[listener])
-    return 0
+        server = _Server(settings, started)
+        server.run(sockets=[listener])
+    return 0 if server.started else 1  # what kept it from starting is in the log
 
 
 class _Server(uvicorn.Server):
     """uvicorn, except that on its way down the engine answers what it still holds before connections are cut."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, started: Callable[[], None]) -> None:
         self._app = create_app(settings)
+        self._started = started
         self._drain_s = settings.drain_s
         super().__init__(
             uvicorn.Config(
@@ -92,6 +109,11 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=int(settings.drain_s) + _CUT_AFTER_DRAIN_S,
             )
         )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         async with anyio.create_task_group() as tasks:

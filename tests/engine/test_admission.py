@@ -217,6 +217,7 @@ def test_closing_again_gives_nothing_back_again(spool: Spool) -> None:
 def test_where_the_disk_takes_no_folder_nothing_is_taken(spool: Spool) -> None:
     admitted = admission(spool)
     spool.path.rename(spool.path.with_name("elsewhere"))
+    spool.path.touch()
     with pytest.raises(StorageFull):
         admitted.enter(10 * MIB)
     assert taken(admitted) == (0, 0)
