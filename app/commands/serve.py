@@ -140,8 +140,12 @@ def room(connections: int) -> int:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < 2 * connections:
             connections = max(1, soft // 2)
-            event = "fewer connections than max_connections: the system lets few files be open"
-            log.event(event, logging.WARNING, connections=connections, files=soft)
+            log.event(
+                "fewer connections than max_connections: the system lets few files be open",
+                logging.WARNING,
+                connections=connections,
+                files=soft,
+            )
     return connections
 
 
