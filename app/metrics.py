@@ -82,7 +82,7 @@ class Metrics:
         self.joined = Counter(
             "whisperd_jobs_joined",
             "Requests that met a job for the same work: running, left by its callers, or finished",
-            ["job"],
+            ["met"],
             registry=registry,
         )
         self.jobs_waiting = Gauge("whisperd_jobs_waiting", "Jobs on disk that are not yet finished", registry=registry)

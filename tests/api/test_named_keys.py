@@ -100,7 +100,7 @@ def test_two_keys_share_no_work_and_no_result(start_server: StartServer, tmp_pat
         assert post(server, key).status_code == 200
     metrics = httpx.get(f"{server.url}/metrics", headers=bearer(ada)).text
     assert 'whisperd_jobs_total{outcome="ok"} 2.0' in metrics, "each did it once"
-    assert 'whisperd_jobs_joined_total{job="finished"} 2.0' in metrics
+    assert 'whisperd_jobs_joined_total{met="finished"} 2.0' in metrics
     server.stop()
 
 

@@ -224,7 +224,7 @@ def test_another_recording_with_the_same_options_is_done_for_itself(watched: Wat
 def test_a_job_whose_client_hung_up_stops_and_goes_on_for_the_next_who_asks(
     watched: Watched, pauses: Recording
 ) -> None:
-    left = watched.figure('whisperd_jobs_joined_total{job="left"}')
+    left = watched.figure('whisperd_jobs_joined_total{met="left"}')
     with sent(watched.server, pauses.path, prompt="hang up"):
         watched.wait_for_steps(1)
     watched.wait_until_idle()
@@ -236,7 +236,7 @@ def test_a_job_whose_client_hung_up_stops_and_goes_on_for_the_next_who_asks(
     answer = watched.server.transcribe(pauses.path, prompt="hang up")
     assert answer.json()["text"] == text_of(watched.steps)
     assert len(watched.steps) == 6
-    assert watched.figure('whisperd_jobs_joined_total{job="left"}') == left + 1
+    assert watched.figure('whisperd_jobs_joined_total{met="left"}') == left + 1
 
 
 def test_one_of_two_who_hangs_up_takes_nothing_from_the_other(watched: Watched, pauses: Recording) -> None:
