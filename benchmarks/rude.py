@@ -189,7 +189,7 @@ def refused_uploads(server: Server, count: int) -> None:
 def refused_by_the_queue(server: Server, count: int) -> None:
     """Uploads that meet a full queue: a slow one holds its only place."""
     with socket.create_connection(_address(server)) as held, tempfile.NamedTemporaryFile() as file:
-        held.sendall(_POST + b"Content-Length: 900000\r\n\r\n")
+        held.sendall(_POST + b"Content-Length: 900000\r\n\r\n" + bytes(9000))
         over = threading.Event()
 
         def keep() -> None:
@@ -340,7 +340,7 @@ def going_down() -> None:
         server.start()
         with socket.create_connection(_address(server)) as slow:
             slow.settimeout(20)
-            slow.sendall(_POST + b"Content-Length: 100000\r\n\r\n" + bytes(5000))
+            slow.sendall(_POST + b"Content-Length: 100000\r\n\r\n" + bytes(9000))
             time.sleep(0.5)
             started, answer = time.monotonic(), b""
             stopping = threading.Thread(target=server.stop)
