@@ -11,8 +11,8 @@ import pytest
 from app.commands.serve import room
 
 
-@pytest.mark.parametrize(("soft", "hard", "connections"), [(64, 64, 32), (64, 4096, 1024), (64, 1000, 500)])
-def test_half_of_the_files_may_be_connections(soft: int, hard: int, connections: int) -> None:
+@pytest.mark.parametrize(("soft", "hard", "connections"), [(64, 64, 16), (64, 4096, 1024), (64, 1000, 250)])
+def test_a_quarter_of_the_files_may_be_connections(soft: int, hard: int, connections: int) -> None:
     program = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))"
     program += "; from app.commands.serve import room; print(room(1024))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
