@@ -1,7 +1,8 @@
 """The server's connections, bounded in time and number: uvicorn by itself waits for ever, and for everybody.
 
-A request's head must be whole in time, and its body must keep a rate. An answer that goes out before the body is in
-is followed by a while of reading what still comes: closed at once, the system would reset the connection, and the
+A request's head must be whole in time, and its body must keep a rate. The app sees a request once the first part of its
+body is here, so that who sends next to nothing takes no place in the queue. An answer that goes out before the body is
+in is followed by a while of reading what still comes: closed at once, the system would reset the connection, and the
 client lose the answer. Where there are too many, those go first that nothing is being done for.
 """
 
@@ -20,14 +21,13 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from app.api import request_id
 from app.api.errors import error_response
+from app.api.peer import Peer
 from app.errors import InvalidRequest, RequestTimeout, TooManyConnections, WhisperdError
 
 #: Connections over the limit that are told so at once; more are cut without a word.
 _REFUSED_AT_ONCE = 32
 #: Seconds for a client to take its answer in when the server goes down, or needs its place.
 _LAST_WORD_S = 0.3
-#: Chunks of a body, and the bytes that they must hold on average where there are more: each costs as much as a big one.
-_MANY_CHUNKS, _CHUNK_BYTES = 10_000, 16
 _MALFORMED = "The request is not well-formed HTTP, or its headers are too long, or its chunks too small."
 
 
@@ -39,16 +39,17 @@ class Connections:
     most: int
     #: Seconds for a head, from the connection's beginning, or on a kept one from the head's first byte.
     head_s: float = 10
-    #: Every so many seconds a body must have brought so many bytes a second: a phone's bad link brings twenty times it.
+    #: Every so many seconds a body must have brought so many bytes a second: speech in the thinnest Opus, sent as it is
+    #: recorded, brings 750, a phone's bad link thirty times that.
     body_s: float = 10
-    body_rate: int = 1024
+    body_rate: int = 512
     #: Seconds for which a client may go on sending what is not wanted (nginx's figure); at the body's rate, looked at
     #: every ``linger_step_s``.
     linger_s: float = 30
     linger_step_s: float = 1
     #: Seconds for a client to take what is sent to it out of the way of more: 64 KiB at most.
     write_s: float = 60
-    #: Those without a whole head, and those that have their answer.
+    #: Those whose request is not yet with the app, and those that have their answer.
     waiting: dict[Connection, None] = field(default_factory=dict)
     answered: dict[Connection, None] = field(default_factory=dict)
 
@@ -56,6 +57,11 @@ class Connections:
     def protocol(self) -> type[asyncio.Protocol]:
         """What uvicorn makes its connections with."""
         return cast("type[asyncio.Protocol]", partial(Connection, self))
+
+    @property
+    def first_part(self) -> float:
+        """Bytes of a body that are waited for: what must come in the first span of time."""
+        return self.body_rate * self.body_s
 
     def make_room(self) -> bool:
         """Drop a connection that nothing is done for; False where there is none."""
@@ -66,42 +72,12 @@ class Connections:
         return False
 
 
-class _Peer(h11.Connection):
-    """h11, which keeps a fault to itself, for uvicorn would answer it in plain text; and stricter about bodies."""
-
-    fault = False
-    _chunks = _bytes = 0
-
-    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        if self.fault:
-            return h11.NEED_DATA
-        try:
-            event = super().next_event()
-        except h11.RemoteProtocolError:
-            self.fault = True
-            return h11.NEED_DATA
-        if isinstance(event, h11.Data):
-            self._chunks += event.chunk_start
-            self._bytes += len(event.data)
-            self.fault = self._chunks > _MANY_CHUNKS and self._bytes < self._chunks * _CHUNK_BYTES
-        elif isinstance(event, h11.Request):
-            self._chunks = self._bytes = 0
-            self.fault = _is_ambiguous(event)
-        return h11.NEED_DATA if self.fault else event
-
-
-def _is_ambiguous(request: h11.Request) -> bool:
-    """Whether another server on the way may have seen another end of the body (RFC 9112, 6.1): h11 takes the chunks."""
-    names = {name for name, _ in request.headers}
-    return b"transfer-encoding" in names and (b"content-length" in names or request.http_version < b"1.1")
-
-
 class Connection(H11Protocol):
     """One connection: uvicorn's, with what times it."""
 
     def __init__(self, shared: Connections, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
-        self.conn: _Peer = _Peer(h11.SERVER)
+        self.conn: Peer = Peer(h11.SERVER)
         self.app = cast("Any", self._serve)
         self._shared = shared
         self._timer: asyncio.TimerHandle | None = None
@@ -185,6 +161,12 @@ class Connection(H11Protocol):
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The app, which a body that is broken off fails in, and whose early answer the client gets to see."""
         cycle = self.cycle
+        while cycle.more_body and len(cycle.body) < self._shared.first_part:
+            if cycle.disconnected or cycle.waiting_for_100_continue or self._failure is not None:
+                break
+            cycle.message_event.clear()
+            await cycle.message_event.wait()  # and leave it set, for the app's first look at the body
+        self._shared.waiting.pop(self, None)
 
         async def receive_in_time() -> Message:
             message = await receive()
@@ -219,13 +201,15 @@ class Connection(H11Protocol):
         phase = self.conn.their_state
         if phase is self._phase:
             return
-        self._leave()
+        self._stop_timer()
         self._phase, self._received = phase, 0
         if phase is h11.IDLE:
             self._shared.waiting[self] = None
         elif phase is h11.SEND_BODY:
             self._failure, self._held_up = None, False
             self._after(self._shared.body_s, self._check_rate)
+        else:
+            self._shared.waiting.pop(self, None)
 
     def _refuse(self, error: WhisperdError) -> None:
         """Answer ``error`` in the place of the request that is under way, or that was not to be made out."""

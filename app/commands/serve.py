@@ -34,6 +34,9 @@ from app.settings import Settings, SettingsError, exposed, origin, state_dir
 
 #: Seconds between the end of draining and uvicorn cutting the connections that are still open.
 _CUT_AFTER_DRAIN_S = 1
+#: Connections that wait in the system; and those that asyncio takes from there before it looks at any, whatever files
+#: are left: to asyncio both are one number.
+_BACKLOG, _ACCEPT_AT_ONCE = 2048, 8
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -106,6 +109,7 @@ class _Server(uvicorn.Server):
                 ssl_certfile=settings.tls_cert,
                 ssl_keyfile=settings.tls_key,
                 headers=[("server", f"whisperd/{__version__}")],
+                backlog=_ACCEPT_AT_ONCE,
                 timeout_graceful_shutdown=int(settings.drain_s) + _CUT_AFTER_DRAIN_S,
             )
         )
@@ -131,15 +135,15 @@ class _Server(uvicorn.Server):
 
 
 def room(connections: int) -> int:
-    """How many of ``connections`` there may be, with as many open files besides; raises this process's limit for it."""
+    """How many of ``connections`` there may be: one open file in four, so raises this process's limit for them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < 2 * connections:
-        wanted = 2 * connections if hard == resource.RLIM_INFINITY else min(2 * connections, hard)
+    if soft != resource.RLIM_INFINITY and soft < 4 * connections:
+        wanted = 4 * connections if hard == resource.RLIM_INFINITY else min(4 * connections, hard)
         with contextlib.suppress(OSError, ValueError):  # macOS has a limit behind the limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft < 2 * connections:
-            connections = max(1, soft // 2)
+        if soft < 4 * connections:
+            connections = max(1, soft // 4)
             log.event(
                 "fewer connections than max_connections: the system lets few files be open",
                 logging.WARNING,
@@ -192,7 +196,7 @@ def _check_writable(folder: Path) -> None:
 def _listen(settings: Settings) -> socket.socket:
     family: Any = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise SettingsError(
             f"Cannot listen on {settings.host}:{settings.port} ({os.strerror(error.errno or 0)}); "
@@ -201,4 +205,11 @@ def _listen(settings: Settings) -> socket.socket:
     # Connections inherit it; asyncio sets it only on sockets that name their protocol, and without it every answer on a
     # connection that is kept waits 40 ms for the client's acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
+    return _Listener(fileno=listener.detach())
+
+
+class _Listener(socket.socket):
+    """Listens with its own backlog, whatever asyncio asks for."""
+
+    def listen(self, backlog: int = 0, /) -> None:  # noqa: ARG002 - the signature is socket's
+        super().listen(_BACKLOG)

@@ -88,7 +88,15 @@ def start_small() -> Iterator[StartSmall]:
     with contextlib.ExitStack() as running:
 
         def start(*, idle_s: int = 60, **bounds: float) -> Small:
-            far = {"most": 1000, "head_s": 60, "body_s": 60, "linger_s": 60, "linger_step_s": 60, "write_s": 60}
+            far = {
+                "most": 1000,
+                "head_s": 60,
+                "body_s": 60,
+                "body_rate": 1,
+                "linger_s": 60,
+                "linger_step_s": 60,
+                "write_s": 60,
+            }
             connections = Connections(**{**far, **bounds})
             listener = socket.create_server(("127.0.0.1", 0))
             config = uvicorn.Config(
@@ -227,7 +235,7 @@ def test_a_kept_connection_is_closed_when_idle_and_timed_from_its_next_byte(
 
 
 def test_a_body_that_comes_too_slowly_is_a_408_of_its_own_request(start_small: StartSmall, client: Connect) -> None:
-    slow = client(start_small(body_s=0.4, linger_step_s=0.2))
+    slow = client(start_small(body_s=0.4, body_rate=100, linger_step_s=0.2))
     slow.send(b"POST /now HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\nContent-Length: 999\r\n\r\nabc")
     answer = slow.answer()
     assert_refused(answer, 408, "request_timeout")
@@ -285,10 +293,10 @@ def test_who_sends_a_body_that_nobody_wants_sees_the_answer(
 
 
 def test_who_goes_on_sending_after_its_answer_is_cut(start_small: StartSmall, client: Connect) -> None:
-    server = start_small(linger_s=1, linger_step_s=0.3)
+    server = start_small(body_s=0.5, body_rate=100, linger_s=2, linger_step_s=0.3)
     slow, fast = client(server), client(server)
     for each in (slow, fast):
-        each.send(b"POST /never HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        each.send(b"POST /never HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n" + bytes(64))
         assert_refused(each.answer(), 429, "queue_full")
     slow.wait_until_cut(5)
     with pytest.raises(ConnectionError):
@@ -316,7 +324,7 @@ def test_the_connection_that_waited_longest_goes_for_a_newcomer(start_small: Sta
     kept.send(GET)
     assert kept.answer().text == "well"
     busy = client(server)
-    busy.send(b"POST /now HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+    busy.send(b"POST /now HTTP/1.1\r\nHost: x\r\nContent-Length: 65\r\n\r\n" + bytes(60))
     wait_for(lambda: server.busy == 1, 10)
     for gone in (silent, kept):
         newcomer = client(server)
@@ -324,14 +332,14 @@ def test_the_connection_that_waited_longest_goes_for_a_newcomer(start_small: Sta
         newcomer.send(GET)
         assert newcomer.answer().text == "well"
     busy.send(b"hello")
-    assert busy.answer().text == "5"
+    assert busy.answer().text == "65"
 
 
 def test_one_too_many_is_a_503_where_all_are_busy(start_small: StartSmall, client: Connect) -> None:
     server = start_small(most=2)
     busy = [client(server) for _ in range(2)]
     for each in busy:
-        each.send(b"POST /now HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhell")
+        each.send(b"POST /now HTTP/1.1\r\nHost: x\r\nContent-Length: 61\r\n\r\n" + bytes(60))
     wait_for(lambda: server.busy == 2, 10)
     refused = client(server)
     answer = refused.answer()
@@ -340,7 +348,7 @@ def test_one_too_many_is_a_503_where_all_are_busy(start_small: StartSmall, clien
     refused.close()
     for each in busy:
         each.send(b"o")
-        assert each.answer().text == "5"
+        assert each.answer().text == "61"
 
 
 # --- what is no HTTP ---
@@ -482,10 +490,22 @@ def test_a_file_over_the_limit_is_a_413_that_is_seen(start_server: StartServer) 
         assert response.json()["error"]["code"] == "upload_too_large"
 
 
+def test_who_sends_next_to_nothing_takes_no_place_in_the_queue(start_server: StartServer, client: Connect) -> None:
+    server = start_server(backend="fake", model="{}", queue_jobs=1)
+    slow = [client(server) for _ in range(3)]
+    for each in slow:
+        each.send(TRANSCRIBE + b"Content-Length: 50000\r\n\r\n", *[b"x"] * 3, every=0.02)
+    assert server.transcribe(clips("en000")[0].path).status_code == 200
+    slow[0].send(bytes(10_000))
+    wait_for(lambda: "whisperd_queue_jobs 1.0" in httpx.get(f"{server.url}/metrics").text, 10)
+    refused = server.transcribe(clips("en000")[0].path)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+
+
 def test_an_upload_under_way_is_told_when_the_server_goes_down(start_server: StartServer, client: Connect) -> None:
     server = start_server(backend="fake", model="{}", drain_s=1)
     slow, idle, partial = client(server), client(server), client(server)
-    slow.send(TRANSCRIBE + b"Content-Length: 50000\r\n\r\nabc")
+    slow.send(TRANSCRIBE + b"Content-Length: 50000\r\n\r\n" + bytes(10_000))
     idle.send(GET)
     assert idle.answer().status_code == 200
     partial.send(GET[:10])

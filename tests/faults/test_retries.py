@@ -315,7 +315,7 @@ def test_a_retry_joins_its_job_in_a_full_queue_and_others_are_refused_unread(
             asked.append(pool.submit(retry))
             wait_for(lambda: watched.figure("whisperd_jobs_joined_total") == joined, 10, server.log)  # noqa: B023
         with socket.create_connection((host, int(port)), timeout=10) as connection:
-            connection.sendall("\r\n".join(head).encode())  # and not a byte of the body
+            connection.sendall("\r\n".join(head).encode() + bytes(8192))  # and no more than the body's first part
             answer = connection.recv(65_536).decode()
     status, *headers = answer.partition("\r\n\r\n")[0].lower().splitlines()
     assert status.startswith("http/1.1 429")
