@@ -176,7 +176,8 @@ class Findings:
     def __str__(self) -> str:
         return (
             f"answers {dict(self.answers)}\nchildren replaced {len(self.replaced)} {self.replaced[:20]}\n"
-            f"hangs over {HANGS_S} s {len(self.hung)} {self.hung[:20]}\nfailures {len(self.failed)} {self.failed[:20]}\n"
+            f"hangs over {HANGS_S} s {len(self.hung)} {self.hung[:20]}\n"
+            f"failures {len(self.failed)} {self.failed[:20]}\n"
             f"largest decoder {self.most_memory / 2**20:.0f} MiB\nslowest file {self.slowest_s:.2f} s ({self.slowest})"
         )
 
