@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -225,16 +225,16 @@ async def _answer(decoders: Decoders, source: Path, pcm: Path) -> str:
     return "sound"
 
 
-async def fuzz(first: int, files: int, jobs: int, done: Callable[[], object] = lambda: None) -> Findings:
-    """Files ``first`` … by ``jobs`` pools at once."""
-    findings = Findings()
+async def fuzz(
+    first: int, files: int, jobs: int, findings: Findings, done: Callable[[], object] = lambda: None
+) -> None:
+    """Files ``first`` … by ``jobs`` pools at once, into ``findings``."""
     with tempfile.TemporaryDirectory(prefix="whisperd-fuzz-") as name:
         async with anyio.create_task_group() as group:
             for job in range(jobs):
                 folder = Path(name) / str(job)
                 folder.mkdir()
                 group.start_soon(send, range(first + job, first + files, jobs), folder, findings, done)
-    return findings
 
 
 def main() -> int:
@@ -247,8 +247,9 @@ def main() -> int:
     if given.keep:
         given.keep.write_bytes(mutant(given.first))
         return 0
-    with tqdm(total=given.files, unit="file", mininterval=1) as bar:
-        findings = anyio.run(fuzz, given.first, given.files, given.jobs, bar.update)
+    findings = Findings()
+    with tqdm(total=given.files, unit="file", mininterval=1) as bar, suppress(KeyboardInterrupt):
+        anyio.run(fuzz, given.first, given.files, given.jobs, findings, bar.update)
     print(findings)
     return 1 if findings.hung or findings.failed or findings.most_memory > MEMORY_LIMIT * 9 // 8 else 0
 

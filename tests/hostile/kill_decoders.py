@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -64,8 +64,8 @@ class Findings:
         return "\n".join([*rows, f"next ones heard: {self.next_ones}", f"slowest {self.slowest_s:.2f} s", *self.wrong])
 
 
-def kill(url: str, pid: int, spool: Path, numbers: range) -> Iterator[Findings]:
-    """The findings so far, after each of ``numbers``, which decide on signals and moments."""
+def kill(url: str, pid: int, spool: Path, numbers: range, done: Callable[[], object] = lambda: None) -> Findings:
+    """A recording and the next one for each of ``numbers``, which decide on signals and moments."""
     findings = Findings()
     with ThreadPoolExecutor(1) as pool:
         for number in numbers:
@@ -89,7 +89,8 @@ def kill(url: str, pid: int, spool: Path, numbers: range) -> Iterator[Findings]:
                 findings.next_ones += 1
             else:
                 findings.wrong.append(f"number {number}, the next one: {following.status_code} {following.text[:200]}")
-            yield findings
+            done()
+    return findings
 
 
 def _post(url: str, content: bytes) -> httpx.Response:
@@ -163,10 +164,8 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=500)
     parser.add_argument("--first", type=int, default=0, help="the first number")
     given = parser.parse_args()
-    findings = Findings()
     with _serving() as (url, pid, spool), tqdm(total=given.times, mininterval=1) as bar:
-        for findings in kill(url, pid, spool, range(given.first, given.first + given.times)):
-            bar.update()
+        findings = kill(url, pid, spool, range(given.first, given.first + given.times), bar.update)
     print(findings)
     return 1 if findings.wrong else 0
 

@@ -15,7 +15,8 @@ MIB = 2**20
 
 
 def test_no_mutated_file_kills_or_hangs_a_decoder() -> None:
-    findings = anyio.run(fuzz.fuzz, 1_000_000, FILES, 2)
+    findings = fuzz.Findings()
+    anyio.run(fuzz.fuzz, 1_000_000, FILES, 2, findings)
     again = "python -m tests.hostile.fuzz --files 1 --first N, of these:"
     assert sum(findings.answers.values()) == FILES
     assert not findings.failed, f"{again} {findings.failed}"
