@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import struct
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from app.audio.decode import Sound
+from app.audio.decode import Sound, _Nameless
 from app.errors import AudioTooLong, UndecodableAudio, UnsupportedAudio
 
 
@@ -207,6 +208,24 @@ def test_no_mutation_of_a_small_file_gets_past_the_two_errors(tmp_path, clip, en
                 decode(path, audio_s=60, wall_s=5)
             except (UnsupportedAudio, UndecodableAudio, AudioTooLong):
                 continue
+
+
+def test_a_track_that_appears_after_opening_does_no_harm(tmp_path, clip, encode) -> None:
+    original = clip("en001.flac")
+    content = encode(tmp_path / "a.ts", original, "aac", rate=48_000).read_bytes()
+    packet = b"G\x41\xff\x10\0\0\1\xc0\0\0\x80\0\0" + bytes(175)  # a track that no table names
+    (tmp_path / "b.ts").write_bytes(content + packet * 40)
+    heard, _ = decode(tmp_path / "b.ts")
+    assert len(heard) == pytest.approx(len(original), rel=0.05)
+
+
+def test_a_file_that_points_before_its_own_start_gets_an_error(tmp_path, clip, encode) -> None:
+    path = encode(tmp_path / "a.m4a", clip("en001.flac"), "aac", container="ipod")
+    with path.open("rb", buffering=0) as source:
+        file = _Nameless(source, math.inf)
+        assert file.seek(-5) < 0
+        assert file.seek(5) == 5
+        assert file.seek(1 << 70) < 0
 
 
 # --- hostile files ---

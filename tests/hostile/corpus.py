@@ -497,7 +497,11 @@ def _strangers() -> Iterator[Row]:
 def _texts() -> Iterator[Row]:
     for name, content, finding in (
         ("text", b"Hello, this is my recording.\n", "a text file"),
-        ("text of letters that are not ASCII", "Ceci est un fichier d’été — 你好\n".encode() * 40, "a text file"),
+        (
+            "text of letters that are not ASCII",
+            "Ceci est un fichier d\u2019\u00e9t\u00e9: \u4f60\u597d\n".encode() * 40,
+            "a text file",
+        ),
         ("text in UTF-16", "Hello, this is my recording.".encode("utf-16"), "a text file"),
         ("text with a mark", b"\xef\xbb\xbfHello", "a text file"),
         ("a table", b"start,end,text\n0,1,hello\n" * 99, "a text file"),

@@ -22,6 +22,8 @@ Pcm = NDArray[np.int16]
 RATE = 16_000
 #: What is said wherever a file of the corpus speaks.
 CLIP = clips("en000")[0]
+#: No serial numbers, times and versions: the same bytes each time.
+_EXACT = {"fflags": "+bitexact"}
 #: Sets the frame's size where an encoder takes any.
 _FRAME = 1024
 
@@ -49,7 +51,7 @@ def encode(
     # Into a real file: whoever writes an index to the front reads again what it wrote.
     with (
         tempfile.NamedTemporaryFile() as target,
-        av.open(target.name, "w", format=container, container_options=muxing or {}) as output,
+        av.open(target.name, "w", format=container, container_options={**_EXACT, **(muxing or {})}) as output,
     ):
         picture = output.add_stream(video, rate=25, width=64, height=64, pix_fmt="yuv420p") if video else None
         sound = output.add_stream(codec, rate=rate, layout=layout, options={"strict": "-2", **(encoding or {})})

@@ -28,6 +28,8 @@ from tests.hostile.media import RATE, box, encode, speech
 ROOT = Path(__file__).parent.parent.parent
 #: Sound in short: enough for the decoder to be busy.
 CLIP = AUDIO / "en000.flac"
+#: A decoder that takes longer for such a file waits for somebody.
+HANGS_S = 20
 
 
 @dataclass
@@ -62,10 +64,12 @@ def doors(tmp_path: Path) -> Iterator[Doors]:
 
 def lists(doors: Doors) -> dict[str, bytes]:
     """Everything that names the doors: each as text, and with a byte that is no text, which passes the first look."""
+    media = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n"
     url, path, name = doors.url, str(doors.canary), doors.canary.name
     udp = doors.udp.getsockname()[1]
     mpd = (
-        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT9S">'
+        '<?xml version="1.0"?>'
+        '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT9S">'
         '<Period><AdaptationSet mimeType="audio/mp4"><Representation id="1" bandwidth="9"><BaseURL>{}</BaseURL>'
         "<SegmentBase/></Representation></AdaptationSet></Period></MPD>"
     )
@@ -74,11 +78,11 @@ def lists(doors: Doors) -> dict[str, bytes]:
         "ffconcat of a path": f"ffconcat version 1.0\nfile '{path}'\n",
         "ffconcat of an address": f"ffconcat version 1.0\nfile {url}/a.flac\n",
         "ffconcat with options": f"ffconcat version 1.0\nfile {name}\noption safe 0\n",
-        "m3u8 of an address": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{url}/a.ts\n#EXT-X-ENDLIST\n",
-        "m3u8 with a key": f'#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXT-X-KEY:METHOD=AES-128,URI="{url}/k"\n#EXTINF:9,\na.ts\n',
-        "m3u8 with a map": f'#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXT-X-MAP:URI="{url}/i"\n#EXTINF:9,\n{path}\n',
+        "m3u8 of an address": f"{media}#EXTINF:9,\n{url}/a.ts\n#EXT-X-ENDLIST\n",
+        "m3u8 with a key": f'{media}#EXT-X-KEY:METHOD=AES-128,URI="{url}/k"\n#EXTINF:9,\na.ts\n',
+        "m3u8 with a map": f'{media}#EXT-X-MAP:URI="{url}/i"\n#EXTINF:9,\n{path}\n',
         "m3u8 of variants": f"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\n{url}/v.m3u8\n",
-        "m3u8 of a file": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{path}\n#EXT-X-ENDLIST\n",
+        "m3u8 of a file": f"{media}#EXTINF:9,\nfile://{path}\n#EXT-X-ENDLIST\n",
         "m3u of a path": f"#EXTM3U\n{path}\n",
         "pls": f"[playlist]\nFile1={url}/a.mp3\nNumberOfEntries=1\n",
         "xspf": f'<playlist xmlns="http://xspf.org/ns/0/"><trackList><track><location>{url}/a</location></track></trackList></playlist>',
@@ -86,7 +90,7 @@ def lists(doors: Doors) -> dict[str, bytes]:
         "smil": f'<smil><body><audio src="{url}/a"/></body></smil>',
         "dash of an address": mpd.format(f"{url}/a.mp4"),
         "dash of a path": mpd.format(path),
-        "sdp": f"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio {udp + 2} RTP/AVP 0\r\n",
+        "sdp": f"v=0\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio {udp + 2} RTP/AVP 0\r\n",
         "sdp of many": "v=0\r\ns=x\r\nc=IN IP4 239.0.0.1/9\r\nt=0 0\r\nm=audio 5004 RTP/AVP 0\r\n",
         "rtsp": f"RTSPtextRTSP://127.0.0.1:{doors.tcp.getsockname()[1]}/a",
         "concat protocol": f"concat:{path}|{path}",
@@ -145,7 +149,7 @@ class Child:
 
     @staticmethod
     def _receive(connection: Connection) -> Decoded | Failed | Ready:
-        assert connection.poll(60), "the decoder hangs"
+        assert connection.poll(HANGS_S), "the decoder hangs"
         return connection.recv()  # type: ignore[no-any-return]
 
 
@@ -182,12 +186,12 @@ def test_the_doors_notice_who_comes(doors: Doors) -> None:
 
 # --- under strace ---
 
-#: What a decoder may open besides its upload and its PCM: the interpreter, its libraries, what the system says of itself.
+#: What a decoder may open besides its upload and its PCM: the interpreter, libraries, what the system says of itself.
 PLACES = (
     str(ROOT),
     sys.prefix,
     sys.base_prefix,
-    *{path for path in sysconfig.get_paths().values()},
+    *sysconfig.get_paths().values(),
     "/usr/",
     "/lib",
     "/etc/ld.so",
