@@ -54,8 +54,14 @@ class Metrics:
         )
         self.jobs = Counter(
             "whisperd_jobs",
-            "Jobs ended, by outcome (ok, cancelled, or an error's code)",
+            "Jobs ended, by outcome (ok, cancelled, upload_left, or an error's code)",
             ["outcome"],
+            registry=registry,
+        )
+        self.http_requests = Counter(
+            "whisperd_http_requests",
+            "Requests answered, by the route's template and status (499: hung up before its answer)",
+            ["route", "status"],
             registry=registry,
         )
         self.model_load_seconds = Gauge(
