@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def write_speech(target: Path, seconds: float) -> float:
-    """Write sentences with pauses between them, ``seconds`` or a little less, as Opus at 12 kbit/s; returns the length."""
+    """Write sentences with pauses, ``seconds`` or a little less, as Opus at 12 kbit/s; returns the length."""
     parts = [np.concatenate([samples(clip.path), np.zeros(int(_PAUSE_S * RATE), np.int16)]) for clip in clips("en")]
     with av.open(str(target), "w", format="ogg") as container, tqdm(total=int(seconds), unit="s", desc="write") as bar:
         quickly = {"application": "voip", "compression_level": "0"}

@@ -1,5 +1,5 @@
-"""An id for each request, in its answer's ``X-Request-Id`` and on all it logs; and how it was answered, as an event and in
-the metrics.
+"""An id for each request, in its answer's ``X-Request-Id`` and on all it logs; and how it was answered (an event, and
+in the metrics).
 
 Of what the client sent, only a well formed id stands in a line: a path, a query or a header may hold anything.
 """
@@ -106,7 +106,7 @@ def _identity(scope: Scope) -> str:
 
 def _count(scope: Scope, answered: _Answered) -> None:
     """Add to the metrics of the app's engine; an app that has not started has none."""
-    service: Service | None = getattr(scope["app"].state, "service", None)
+    service: Service | None = getattr(getattr(scope.get("app"), "state", None), "service", None)
     if service is not None:
         service.engine.metrics.http_requests.labels(answered.route, str(answered.status)).inc()
 
