@@ -54,7 +54,7 @@ class Metrics:
         )
         self.jobs = Counter(
             "whisperd_jobs",
-            "Jobs ended, by outcome (ok, cancelled, or an error's code)",
+            "Jobs ended, by outcome (ok, cancelled, upload_left, or an error's code)",
             ["outcome"],
             registry=registry,
         )
@@ -63,6 +63,12 @@ class Metrics:
         )
         self.key_audio_seconds = Counter(
             "whisperd_key_audio_seconds", "Audio transcribed, by the key's name", ["key"], registry=registry
+        )
+        self.http_requests = Counter(
+            "whisperd_http_requests",
+            "Requests answered, by the route's template and status (499: hung up before its answer)",
+            ["route", "status"],
+            registry=registry,
         )
         self.model_load_seconds = Gauge(
             "whisperd_model_load_seconds", "Last load of the model, warm-up included", registry=registry

@@ -1,4 +1,5 @@
-"""An id for each request, in its answer's ``X-Request-Id`` and on all it logs; and how it was answered, as an event.
+"""An id for each request, in its answer's ``X-Request-Id`` and on all it logs; and how it was answered (an event, and
+in the metrics).
 
 Of what the client sent, only a well formed id stands in a line: a path, a query or a header may hold anything.
 """
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.service import Service
 from app.log import event, request_id
 
 HEADER = "X-Request-Id"
@@ -78,6 +80,7 @@ class RequestIdMiddleware:
             answered.status = answered.status or 500  # cut at shutdown, mostly
             raise
         finally:
+            _count(scope, answered)
             _log(scope["method"], answered, time.monotonic() - started)
             request_id.reset(token)
 
@@ -112,6 +115,13 @@ def _identity(scope: Scope) -> str:
 
 def _new() -> str:
     return f"req_{secrets.token_hex(12)}"
+
+
+def _count(scope: Scope, answered: _Answered) -> None:
+    """Add to the metrics of the app's engine; an app that has not started has none."""
+    service: Service | None = getattr(getattr(scope.get("app"), "state", None), "service", None)
+    if service is not None:
+        service.engine.metrics.http_requests.labels(answered.route, str(answered.status)).inc()
 
 
 def _log(method: str, answered: _Answered, seconds: float) -> None:

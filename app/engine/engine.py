@@ -105,6 +105,10 @@ class Engine:
                 if isinstance(error, QueueFull):
                     error.retry_after = self.device.retry_after(self._jobs)
             raise
+        except BaseException:
+            if upload is not None and not upload.submitted:  # its client hung up, mostly
+                self.metrics.jobs.labels("upload_left").inc()
+            raise
         finally:
             if upload is not None and not upload.submitted:
                 upload.close()
