@@ -1,8 +1,8 @@
 """Mixed load for minutes, with faults every few seconds: is each request answered and counted, and does nothing grow?
 
 Recordings of 60 lengths in all formats, streams, jobs on disk, views of the queue; a tenth hangs up, a twentieth sends
-a broken file, others ask wrongly, slowly or for too much. Decoders are killed or stopped for a second, and the worker is
-killed, though so seldom that the breaker stays shut. Ends with 1 where a goal is missed.
+a broken file, others ask wrongly, slowly or for too much. Decoders are killed or stopped for a second, and the worker
+is killed, though so seldom that the breaker stays shut. Ends with 1 where a goal is missed.
 
     python -m benchmarks.soak                          30 minutes on the scripted backend
     python -m benchmarks.soak --minutes 2 --backend faster-whisper --model micro
