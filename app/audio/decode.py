@@ -68,6 +68,8 @@ MAX_CHANNELS = 64
 MAX_FRAME_S = 120
 #: Errors of the container itself after which reading goes on behind the bad place.
 MAX_DEMUX_ERRORS = 64
+#: Shorter holes between frames are roundings.
+MIN_HOLE_S = 0.2
 #: Bytes libav asks for at once; its default of 32 kB makes eight times the calls into Python.
 READ_BYTES = 256 * 1024
 
@@ -88,6 +90,8 @@ class Sound:
         """
         self.bad_packets = 0
         self.samples = 0
+        self._holes_s = 0.0
+        self._next_s: float | None = None
         self._max_samples = round(audio_s * SAMPLE_RATE)
         self._deadline = time.process_time() + wall_s
         self._file = _open_regular(path)
@@ -118,12 +122,13 @@ class Sound:
 
     @property
     def missing_s(self) -> float:
-        """Seconds that the container promised and that did not come, once all blocks did; 0 where it only guessed, or
-        where all it said is how long its longest stream is.
+        """Seconds that the container promised, by the track's duration or by its times on both sides of a hole, and
+        that did not come, once all blocks did; 0 where it only guessed.
         """
-        if self.declared_s is None or self._guessed or not self._stream.duration:
+        if self._guessed:
             return 0.0
-        return max(0.0, self.declared_s - self.samples / SAMPLE_RATE)
+        promised = self.declared_s if self._stream.duration else None
+        return max(self._holes_s, (promised or 0.0) - self.samples / SAMPLE_RATE)
 
     def blocks(self) -> Iterator[Pcm]:
         """The sound in order, as (n,) arrays of at most half a second or one frame each.
@@ -135,6 +140,7 @@ class Sound:
         with self._libav_errors():
             for frame in self._frames():
                 _check_frame(frame)
+                self._look_for_hole(frame)
                 if mixer is None or not mixer.fits(frame):
                     if mixer is not None:
                         yield from self._count(mixer.flush())
@@ -151,6 +157,16 @@ class Sound:
             if self.samples > self._max_samples:
                 raise AudioTooLong(f"The recording is longer than {_hours(self._max_samples / SAMPLE_RATE)}.")
             yield array
+
+    def _look_for_hole(self, frame: AudioFrame) -> None:
+        """Count the time between the end of the frame before and the beginning of this one, where it is a good part of
+        a second: containers round.
+        """
+        if frame.time is None:
+            return
+        if self._next_s is not None and frame.time - self._next_s >= MIN_HOLE_S:
+            self._holes_s += frame.time - self._next_s
+        self._next_s = frame.time + frame.samples / frame.sample_rate
 
     def _frames(self) -> Iterator[AudioFrame]:
         for packet in self._packets():

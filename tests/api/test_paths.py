@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api.auth import KeyMiddleware
 from app.api.paths import PathMiddleware, served_path
+from app.keys import Key, Keyring, digest_of
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,8 @@ def answered(path: str) -> int:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    return call(PathMiddleware(KeyMiddleware(app, SecretStr("a-key-of-ours"), None)), path, path)[0]["status"]
+    ring = Keyring(Path("no file"), [Key("ours", digest_of(b"a-key-of-ours"))])
+    return call(PathMiddleware(KeyMiddleware(app, ring, wanted=True)), path, path)[0]["status"]
 
 
 def call(app: object, path: str, raw_path: str) -> list[Message]:

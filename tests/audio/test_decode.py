@@ -333,3 +333,18 @@ def test_what_a_cut_off_file_promised_and_did_not_hold_is_known(tmp_path, minute
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     half, sound = decode(path)
     assert sound.missing_s == pytest.approx((len(whole) - len(half)) / 16_000, abs=0.2)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.webm", "libopus"), ("a.ogg", "libopus")])
+def test_a_hole_in_the_middle_of_a_file_is_known(name, codec, tmp_path, minute, encode) -> None:
+    path = encode(tmp_path / name, minute, codec, rate=48_000)
+    whole, sound = decode(path)
+    assert sound.missing_s < 0.1
+    content = bytearray(path.read_bytes())
+    middle, size = len(content) // 2, len(content) // 10
+    content[middle : middle + size] = bytes(size)
+    path.write_bytes(content)
+    rest, sound = decode(path)
+    lost = (len(whole) - len(rest)) / 16_000
+    assert lost > 3
+    assert sound.missing_s == pytest.approx(lost, abs=1)
