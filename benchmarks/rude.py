@@ -27,6 +27,7 @@ import openai
 import psutil
 
 from benchmarks.server import Server, machine
+from benchmarks.verdicts import Verdicts, add_json
 from tests.conftest import clips
 
 _URL = "/v1/audio/transcriptions"
@@ -35,20 +36,18 @@ _POST = f"POST {_URL} HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\n".encode
 _CLOSED_S, _ADDED_MS = 12, 50
 #: Rows 18 and 22's: MiB that the HTTP process may grow, seconds of its CPU.
 _REFUSED_MIB, _BOMB_MIB, _BOMB_CPU_S = 20, 4, 1
-_TOTAL: list[bool] = []
+_FOUND = Verdicts()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=300)
     parser.add_argument("--uploads", type=int, default=100, help="refused uploads, each client and each way")
-    parser.add_argument("--posts", type=int, default=500, help="posts at once")
+    add_json(parser)
     options = parser.parse_args()
     print(machine())
     with _serving() as server:
         slow_clients(server, options.connections)
-    with _serving() as server:
-        posts_at_once(server, options.posts)
     with _serving("--max-upload-mb", "1") as server:
         refused_uploads(server, options.uploads)
     with _serving("--queue-jobs", "1") as server:
@@ -57,7 +56,7 @@ def main() -> int:
         bombs(server)
         smuggling(server)
     going_down()
-    return 0 if all(_TOTAL) else 1
+    return _FOUND.end(options.json)
 
 
 @contextlib.contextmanager
@@ -71,11 +70,6 @@ def _serving(*flags: str) -> Iterator[Server]:
             server.stop()
 
 
-def say(row: str, what: str, figure: str, *, holds: bool) -> None:
-    _TOTAL.append(holds)
-    print(f"  {row:>2}  {what:52} {figure:60} {'holds' if holds else 'FAILS'}", flush=True)
-
-
 # --- row 17 ---
 
 
@@ -86,12 +80,14 @@ def slow_clients(server: Server, count: int) -> None:
         [b"GET /health HTTP/1.1\r\nHost: x\r\nX-A", _POST + b"Content-Length: 9000\r\n\r\n", b"", None]
     )
     beside = _good_requests(server, lambda: ends.extend(asyncio.run(_hold_all(server, kinds, count))))
-    say("17", f"{count} slow connections: the last one is closed", f"{max(ends):.1f} s", holds=max(ends) <= _CLOSED_S)
+    _FOUND.say(
+        17, f"{count} slow connections: the last one is closed", f"{max(ends):.1f} s", holds=max(ends) <= _CLOSED_S
+    )
     bad = Counter(status for status, _ in beside if status != "200")
-    say("17", "good requests meanwhile, /health among them", f"{len(beside)}, bad: {dict(bad)}", holds=not bad)
+    _FOUND.say(17, "good requests meanwhile, /health among them", f"{len(beside)}, bad: {dict(bad)}", holds=not bad)
     p99s = [1000 * float(np.percentile([seconds for _, seconds in each], 99)) for each in (quiet, beside)]
     added = p99s[1] - p99s[0]
-    say("17", "their p99", f"{p99s[0]:.1f} ms alone, {p99s[1]:.1f} ms beside them", holds=added <= _ADDED_MS)
+    _FOUND.say(17, "their p99", f"{p99s[0]:.1f} ms alone, {p99s[1]:.1f} ms beside them", holds=added <= _ADDED_MS)
 
 
 async def _hold_all(server: Server, kinds: Iterator[bytes | None], count: int) -> list[float]:
@@ -152,24 +148,6 @@ def _good_requests(server: Server, work: Callable[[], object]) -> list[tuple[str
     return outcomes
 
 
-def posts_at_once(server: Server, count: int) -> None:
-    audio = clips("en000")[0].path.read_bytes()
-
-    async def post(http: httpx.AsyncClient) -> str:
-        try:
-            return str((await http.post(_URL, files={"file": audio})).status_code)
-        except httpx.TransportError as error:
-            return type(error).__name__
-
-    async def all_of_them() -> list[str]:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=server.url, timeout=120, limits=limits) as http:
-            return await asyncio.gather(*(post(http) for _ in range(count)))
-
-    outcomes = Counter(asyncio.run(all_of_them()))
-    say("8", f"{count} posts at once", str(dict(outcomes)), holds=set(outcomes) <= {"200", "429"})
-
-
 # --- row 18 ---
 
 
@@ -184,7 +162,7 @@ def refused_uploads(server: Server, count: int) -> None:
         before = process.memory_info().rss
         _refused(server, Path(file.name), count, "413", "413")
         grown = (process.memory_info().rss - before) / 2**20
-    say("18", "the HTTP process has grown", f"{grown:.1f} MiB", holds=grown <= _REFUSED_MIB)
+    _FOUND.say(18, "the HTTP process has grown", f"{grown:.1f} MiB", holds=grown <= _REFUSED_MIB)
 
 
 def refused_by_the_queue(server: Server, count: int) -> None:
@@ -217,7 +195,7 @@ def _refused(server: Server, path: Path, count: int, wanted: str, what: str) -> 
             if what == "first":
                 continue
             way = "in chunks" if chunked else "announced"
-            say("18", f"{what} for 20 MB, {name}, {way}", str(dict(outcomes)), holds=outcomes == {wanted: count})
+            _FOUND.say(18, f"{what} for 20 MB, {name}, {way}", str(dict(outcomes)), holds=outcomes == {wanted: count})
 
 
 def _curl(server: Server, path: Path, chunked: bool) -> str:
@@ -284,7 +262,7 @@ def bombs(server: Server) -> None:
         seconds = after.user + after.system - cpu.user - cpu.system
         grown = (process.memory_info().rss - before) / 2**20
         fine = answer.startswith(b"HTTP/1.1 4") and grown <= _BOMB_MIB and seconds <= _BOMB_CPU_S
-        say("22", name, f"{_status(answer)}, {seconds:.2f} s of CPU, {grown:+.1f} MiB", holds=fine)
+        _FOUND.say(22, name, f"{_status(answer)}, {seconds:.2f} s of CPU, {grown:+.1f} MiB", holds=fine)
 
 
 def smuggling(server: Server) -> None:
@@ -307,7 +285,7 @@ def smuggling(server: Server) -> None:
     for head in heads:
         answer, closed = talk(server, [b"POST /health HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n0\r\n\r\nX" + second])
         good += closed and answer.count(b"HTTP/1.1") == 1 and answer.startswith(b"HTTP/1.1 400")
-    say("22", "ambiguous bodies: one 400 each, then closed", f"{good} of {len(heads)}", holds=good == len(heads))
+    _FOUND.say(22, "ambiguous bodies: one 400 each, then closed", f"{good} of {len(heads)}", holds=good == len(heads))
 
 
 def talk(server: Server, pieces: list[bytes], wait: float = 10) -> tuple[bytes, bool]:
@@ -350,8 +328,8 @@ def going_down() -> None:
             stopping.join()
             seconds = time.monotonic() - started
     told = answer.startswith(b"HTTP/1.1 503") and b"shutting_down" in answer
-    say(
-        "21",
+    _FOUND.say(
+        21,
         "SIGTERM with a slow upload open",
         f"{_status(answer)}, gone after {seconds:.1f} s",
         holds=told and seconds <= 6,

@@ -64,12 +64,12 @@ def main() -> None:
         clip, numbers = as_wav(samples(clips("en")[0].path)), itertools.count()
         for _ in range(3):
             client.transcribe(numbered(clip, next(numbers)), language="en")
-        health, _ = _watched(client, lambda: time.sleep(2))
+        health, _ = watched(client, lambda: time.sleep(2))
         waves = []
         for _ in tqdm(range(options.waves)):
             wave = Wave(before=_memory(client))
             work = functools.partial(_wave, wave, client, clip, numbers, options)
-            wave.health, wave.peak = _watched(client, lambda: asyncio.run(work()))  # noqa: B023
+            wave.health, wave.peak = watched(client, lambda: asyncio.run(work()))  # noqa: B023
             time.sleep(options.settle)
             wave.after = _memory(client)
             waves.append(wave)
@@ -135,7 +135,7 @@ async def _send(wave: Wave, http: httpx.AsyncClient, upload: bytes) -> tuple[str
     return "429", float(after) if after.isdigit() else 5.0
 
 
-def _watched(client: Client, work: Callable[[], None]) -> tuple[list[float], int]:
+def watched(client: Client, work: Callable[[], None]) -> tuple[list[float], int]:
     """Do ``work`` while another process looks on: the times of ``/health``, and the HTTP process's most memory."""
     ours, theirs = multiprocessing.Pipe()
     watcher = multiprocessing.get_context("spawn").Process(target=_watch, args=(client.url, client.pid, theirs))

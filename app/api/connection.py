@@ -9,6 +9,7 @@ client lose the answer. Where there are too many, those go first that nothing is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -257,7 +258,8 @@ class Connection(H11Protocol):
         self._shared.answered[self] = None
         self.flow.resume_reading()
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # the client is gone already
+                self.transport.write_eof()
         if self._going_down:
             self._after(_LAST_WORD_S, self.transport.abort)
         else:
