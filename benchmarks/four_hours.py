@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from benchmarks.recordings import RATE, samples
 from benchmarks.server import Server, machine
+from benchmarks.verdicts import Verdicts, add_json
 from tests.conftest import clips
 
 _MB = 1_000_000
@@ -42,17 +43,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=4, help="length of the recording (default 4)")
     parser.add_argument("--patience", type=float, default=1800, help="seconds that the answer may take (default 1800)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    add_json(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recording = folder / "long.opus"
         seconds = write_speech(recording, options.hours * 3600)
         found = measured(folder, recording, options.patience) | {"hours": seconds / 3600}
-    wrong = report(found)
-    if options.json:
-        options.json.write_text(json.dumps({**found, "wrong": wrong}, indent=1))
-    sys.exit(bool(wrong))
+    sys.exit(judged(found).end(options.json))
 
 
 def write_speech(target: Path, seconds: float) -> float:
@@ -143,22 +141,23 @@ def _body(recording: Path, sent: list[float]) -> Iterator[bytes]:
     yield f"\r\n--{_BOUNDARY}--\r\n".encode()
 
 
-def report(found: dict[str, float]) -> list[str]:
-    """Print the figures; returns those that are missed."""
+def judged(found: dict[str, float]) -> Verdicts:
+    """The figures beside their goals."""
     growth = sum(found[f"{role}, peak"] - found[f"{role}, before"] for role in (_HTTP, _DECODER))
     rows = [
-        (f"{_HTTP}, peak RSS", found[f"{_HTTP}, peak"], _MOST_MB, "MB"),
-        (f"{_DECODER}, peak RSS", found[f"{_DECODER}, peak"], _MOST_MB, "MB"),
-        ("both, growth", growth, _GROWTH_MB, "MB"),
+        (f"{_HTTP}, at its most", found[f"{_HTTP}, peak"], _MOST_MB, "MB"),
+        (f"{_DECODER}, at its most", found[f"{_DECODER}, peak"], _MOST_MB, "MB"),
+        ("growth of both", growth, _GROWTH_MB, "MB"),
         ("first window after the upload's end", found["first_window_s"], _FIRST_S, "s"),
-        ("length lost", found["hours"] * 3600 - found["heard_s"], 1.0, "s"),
+        ("sound lost", found["hours"] * 3600 - found["heard_s"], 1.0, "s"),
     ]
     print(machine())
     print(f"{found['hours']:.2f} h of Opus, {found['file_mb']:.1f} MB: answered after {found['took_s']:.1f} s")
+    verdicts = Verdicts()
     for name, value, most, unit in rows:
-        print(f"  {name:38}{value:9.2f} {unit:3} of at most {most:g}: {'holds' if value <= most else 'MISSED'}")
-    print(f"  {_WORKER + ', peak RSS':38}{found[f'{_WORKER}, peak']:9.2f} MB")
-    return [name for name, value, most, _ in rows if value > most]
+        verdicts.say(6, name, f"{value:.2f} {unit}", holds=value <= most)
+    print(f"  worker at its most: {found[f'{_WORKER}, peak']:.0f} MB")
+    return verdicts
 
 
 if __name__ == "__main__":

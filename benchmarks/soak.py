@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import contextlib
 import itertools
-import json
 import random
 import re
 import signal
@@ -33,6 +32,7 @@ from tqdm import tqdm
 from benchmarks.chaos_clients import UNFINISHED
 from benchmarks.recordings import RATE, as_wav, joined, numbered, samples
 from benchmarks.server import Server, figures, machine
+from benchmarks.verdicts import Verdicts, add_json
 from tests.conftest import clips
 
 _URL = "/v1/audio/transcriptions"
@@ -42,6 +42,7 @@ _UPLOAD_MB = 3
 _WORKER_KILL_S, _FAULT_S = 35, 4
 #: Share of the time that counts as warm-up; RSS that 1,000 requests may add after it, in MB.
 _WARM, _SLOPE_MB = 0.2, 0.5
+_A_THOUSAND = "MB per 1,000 requests"
 #: Seconds that what was started may take to be gone once nobody asks: idle threads and connections among it.
 _SETTLE_S = 40
 #: Answers with a 5xx that are promised: a recording whose worker died twice.
@@ -166,7 +167,7 @@ def main() -> None:
     parser.add_argument("--backend", default="fake")
     parser.add_argument("--model", default='{"seconds_per_step": 0.01}', help="the script of fake, or a model's name")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    add_json(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         joined([clip.path for clip in clips("en")], Path(name) / "long.wav", _LENGTHS + 10)
@@ -190,9 +191,20 @@ def main() -> None:
         print(f"  {name}: {value}")
     for each in wrong:
         print(f"  WRONG: {each}")
-    if options.json:
-        options.json.write_text(json.dumps({**found, "requests": load.asked, "answers": load.answers, "wrong": wrong}))
-    sys.exit(bool(wrong))
+    account = {**found, "requests": load.asked, "hung up": load.left.total(), "faults": dict(load.faults)}
+    sys.exit(judged(account, wrong).end(options.json))
+
+
+def judged(account: dict[str, object], wrong: list[str]) -> Verdicts:
+    """The figures for the table, from those of ``soak``."""
+    verdicts = Verdicts()
+    counted = "{requests:,} requests, {hung up:,} of them hung up; faults {faults}".format(**account)
+    verdicts.say(16, "all answered and counted", "; ".join([counted, *wrong]), holds=not wrong)
+    slope = account[_A_THOUSAND]
+    verdicts.say(16, "resident memory", f"{slope} {_A_THOUSAND}", holds=float(str(slope)) <= _SLOPE_MB)
+    what = "descriptors, threads, children, spooled files"
+    verdicts.say(16, what, f"{account['before']} before, {account['after']} after", holds=not wrong)
+    return verdicts
 
 
 async def soak(load: Load, seconds: float) -> tuple[dict[str, object], list[str]]:
@@ -219,7 +231,7 @@ async def soak(load: Load, seconds: float) -> tuple[dict[str, object], list[str]
     warm = np.array([each for each in points if each[0] > _WARM * seconds])
     a_thousand = 1000 * float(np.polyfit(warm[:, 1], warm[:, 2], 1)[0])
     found: dict[str, object] = {
-        "RSS, MB per 1,000 requests": round(a_thousand, 3),
+        _A_THOUSAND: round(a_thousand, 3),
         "RSS, MB an hour": round(3600 * float(np.polyfit(warm[:, 0], warm[:, 2], 1)[0]), 2),
         "RSS, MB": [round(points[0][2], 1), round(points[-1][2], 1)],
         "before": base,

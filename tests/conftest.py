@@ -88,6 +88,12 @@ def _pcm(path: Path) -> bytes:
         return b"".join(frame.to_ndarray().astype("<i2").tobytes() for frame in container.decode(audio=0))
 
 
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[int, str], None]:
+    """Note what a test measured for a row of docs/reliability.md."""
+    return lambda row, text: record_property(f"row {row}", text)
+
+
 @pytest.fixture(scope="session")
 def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """30 English sentences, about two minutes: several windows."""

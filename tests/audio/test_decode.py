@@ -348,3 +348,24 @@ def test_a_hole_in_the_middle_of_a_file_is_known(name, codec, tmp_path, minute, 
     lost = (len(whole) - len(rest)) / 16_000
     assert lost > 3
     assert sound.missing_s == pytest.approx(lost, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("mp3", "mp3"), ("adts", "aac"), ("ipod", "aac"), ("flac", "flac"), ("ogg", "libopus"), ("matroska", "libopus"),
+     ("mpegts", "aac")],
+)  # fmt: skip
+def test_a_file_that_is_damaged_in_its_middle_is_heard_but_for_that(
+    container, codec, tmp_path, minute, encode, figure
+) -> None:
+    path = encode(tmp_path / "a", minute, codec, container=container, rate=48_000)
+    whole, _ = decode(path)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(400)
+    path.write_bytes(content)
+    rest, sound = decode(path)
+    figure(7, f"{container} {100 * len(rest) / len(whole):.1f} %")
+    assert len(rest) >= 0.95 * len(whole)
+    lost = (len(whole) - len(rest)) / 16_000
+    assert lost < 1 or sound.missing_s == pytest.approx(lost, abs=1)

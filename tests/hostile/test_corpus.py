@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -42,15 +43,16 @@ def cases() -> list[Case]:
     return list(corpus.cases())
 
 
-def post(server: Server, case: Case) -> httpx.Response:
+def post(server: Server, case: Case, took: list[float] | None = None) -> httpx.Response:
     """As a browser would send it, who writes quotes and line ends of a name as percent signs and all else as it is."""
     name = case.file_name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="language"\r\n\r\nen\r\n'
     head += f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
     head += f"Content-Type: {case.content_type}\r\n\r\n"
     content = head.encode() + case.content + f"\r\n--{BOUNDARY}--\r\n".encode()
+    begun = time.monotonic()
     try:
-        return httpx.post(
+        answer = httpx.post(
             f"{server.url}/v1/audio/transcriptions",
             content=content,
             headers={"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"},
@@ -58,6 +60,9 @@ def post(server: Server, case: Case) -> httpx.Response:
         )
     except httpx.HTTPError as error:
         pytest.fail(f"{case.name}: {error!r}")
+    if took is not None:
+        took.append(time.monotonic() - begun)
+    return answer
 
 
 def complaint(case: Case, response: httpx.Response) -> str:
@@ -107,6 +112,11 @@ def resident(server: Server) -> int:
     return int(psutil.Process(server.pid).memory_info().rss)
 
 
+def grown(before: int, server: Server) -> float:
+    """MiB by which the HTTP process is larger than ``before``."""
+    return (resident(server) - before) / MIB
+
+
 def test_the_corpus_is_large_and_every_lie_is_told(cases: list[Case]) -> None:
     assert len(cases) >= 150
     assert len({case.name for case in cases}) == len(cases)
@@ -116,14 +126,23 @@ def test_the_corpus_is_large_and_every_lie_is_told(cases: list[Case]) -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 8])
-def test_every_file_gets_its_answer(warm: Server, cases: list[Case], at_once: int) -> None:
-    before = resident(warm)
+def test_every_file_gets_its_answer(
+    warm: Server, cases: list[Case], at_once: int, figure: Callable[[int, str], None]
+) -> None:
+    before, took = resident(warm), list[float]()
     with largest_decoder(warm) as most, ThreadPoolExecutor(at_once) as pool:
-        answers = list(pool.map(lambda case: post(warm, case), cases))
+        answers = list(pool.map(lambda case: post(warm, case, took), cases))
+    middle, late = statistics.median(took), statistics.quantiles(took, n=100)[98]
+    serious = sum(answer.status_code >= 500 for answer in answers)
+    times = f"{middle:.2f} s p50, {late:.2f} p99, {max(took):.2f} worst"
+    figure(1, f"{len(cases)} files, {at_once} at once: {serious} x 5xx, {times}")
+    figure(
+        2, f"{at_once} at once: largest decoder {most[0] / MIB:.0f} MiB, HTTP process {grown(before, warm):+.0f} MiB"
+    )
     assert not [answer.text for answer in answers if answer.status_code >= 500]
     wrong = [line for case, answer in zip(cases, answers, strict=True) if (line := complaint(case, answer))]
     assert not wrong, "\n".join(wrong)
-    assert resident(warm) - before <= GROWTH
+    assert grown(before, warm) <= GROWTH / MIB
     assert 0 < most[0] <= MEMORY_LIMIT + OVERSHOOT
     assert spooled(warm) == []
     assert warm.transcribe(CLIP.path).status_code == 200

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 import pytest
 
@@ -14,9 +16,10 @@ REQUESTS = 5_000
 MIB = 2**20
 
 
-def test_no_mutated_file_kills_or_hangs_a_decoder() -> None:
+def test_no_mutated_file_kills_or_hangs_a_decoder(figure: Callable[[int, str], None]) -> None:
     findings = fuzz.Findings()
     anyio.run(fuzz.fuzz, 1_000_000, FILES, 2, findings)
+    figure(4, f"{FILES:,} mutated files: {len(findings.failed)} failures, {len(findings.replaced)} children replaced")
     again = "python -m tests.hostile.fuzz --files 1 --first N, of these:"
     assert sum(findings.answers.values()) == FILES
     assert not findings.failed, f"{again} {findings.failed}"
@@ -36,9 +39,13 @@ def test_a_file_is_its_number() -> None:
 
 
 @pytest.mark.parametrize("seeded", [0])
-def test_no_mutated_request_is_the_servers_fault(start_server: StartServer, seeded: int) -> None:
+def test_no_mutated_request_is_the_servers_fault(
+    start_server: StartServer, seeded: int, figure: Callable[[int, str], None]
+) -> None:
     server = start_server(backend="fake", model="fake")
     findings = http_fuzz.fuzz(server.url, server.pid, range(seeded, seeded + REQUESTS))
+    serious = sum(count for status, count in findings.answers.items() if status >= 500)
+    figure(4, f"{REQUESTS:,} mutated requests: {serious} x 5xx, {findings.growth / MIB:+.1f} MiB")
     again = "python -m tests.hostile.http_fuzz --url URL --first N --requests 1, of these:"
     assert sum(findings.answers.values()) == REQUESTS
     assert not findings.failed, f"{again} {findings.failed}"
