@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import subprocess
 from collections.abc import Callable
@@ -13,6 +14,9 @@ import psutil
 
 #: A command of the system answers at once, or is not asked again.
 _COMMAND_S = 5
+
+#: How macOS calls the worst of its memory pressure.
+_CRITICAL = 4
 
 #: Gives a command's output, "" where it cannot be run or fails.
 Run = Callable[[tuple[str, ...]], str]
@@ -79,6 +83,22 @@ def look(system: str, python: str, run: Run) -> Hardware:
         nvidia=nvidia,
         nvidia_memory=nvidia_memory,
     )
+
+
+def memory_is_short(system: str = platform.system(), level: Callable[[], int] | None = None) -> bool:
+    """Whether macOS says that memory is critically short, which it does before it ends programs; elsewhere False.
+
+    ``level`` gives its ``kern.memorystatus_vm_pressure_level``: 1 is normal, 2 a warning, 4 critical.
+    """
+    return system == "Darwin" and (level or _pressure_level)() >= _CRITICAL
+
+
+def _pressure_level() -> int:
+    value = ctypes.c_int(0)
+    size = ctypes.c_size_t(ctypes.sizeof(value))
+    name = b"kern.memorystatus_vm_pressure_level"
+    ctypes.CDLL(None).sysctlbyname(name, ctypes.byref(value), ctypes.byref(size), None, 0)
+    return value.value
 
 
 def _memory(allowed: str) -> int:

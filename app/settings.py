@@ -125,6 +125,9 @@ class Settings(BaseSettings):
         description="seconds for which a result, or work that its client left, waits for the same upload",
     )
     keep_alive: float = Field(-1, ge=-1, description="idle seconds after which the model is unloaded; -1 is never")
+    keep_warm_s: float = Field(
+        0, ge=0, description="idle seconds after which the model is used once, so that the system keeps it at hand"
+    )
     job_timeout_s: float = Field(0, ge=0, description="seconds that a whole job may take; 0 is for ever")
     job_keep_s: int = Field(7 * 86400, ge=0, description="seconds for which the result of a job on disk is kept")
     job_results_mb: int = Field(512, ge=0, description="MiB that the results of jobs on disk may take")

@@ -6,7 +6,7 @@ import platform
 import psutil
 import pytest
 
-from app.hardware import Run, detect, look
+from app.hardware import Run, detect, look, memory_is_short
 
 APPLE = {
     "sw_vers -productVersion": "15.1",
@@ -79,3 +79,14 @@ def test_this_machine_is_looked_at_once() -> None:
     assert (found.system, found.cores) == (platform.system(), os.cpu_count())
     assert found.memory > 2**29
     assert found.chip
+
+
+@pytest.mark.parametrize(
+    ("system", "level", "short"), [("Darwin", 1, False), ("Darwin", 2, False), ("Darwin", 4, True)]
+)
+def test_memory_is_short_where_macos_says_critical(system: str, level: int, short: bool) -> None:
+    assert memory_is_short(system, lambda: level) is short
+
+
+def test_elsewhere_nobody_is_asked_whether_memory_is_short() -> None:
+    assert not memory_is_short("Linux", lambda: pytest.fail("asked"))

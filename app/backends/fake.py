@@ -11,11 +11,12 @@ may hold a real model besides (``{}`` or any other path: all defaults).
 ``seconds_per_step``   how long a step takes
 ``seconds_per_audio``  seconds that a second of audio takes besides
 ``load``, ``warm_up``  a fault (below) at that moment; ``load_seconds``, ``warm_up_seconds`` make either slow
+``on_warm_up``         ``{"2": fault}``: faults at the second warm-up of this process's life
 ``on_step``            ``{"3": fault}``: faults at the third step of this process's life
 ``on_window``          ``{"48000": fault}``: faults when the window that starts there (samples) is in the step
-``once``               a path: faults happen only while no file is there, and make it
+``once``               a path: faults of steps and ``on_warm_up`` happen only while no file is there, and make it
 ``log``                a path: each step adds a JSON line when it begins (``event`` ``"begin"``) and one when it ends
-                       (``"end"``), each rest one (``"rest"``, with no windows)
+                       (``"end"``), each rest and warm-up one (``"rest"``, ``"warm up"``, with no windows)
 ``memory``             ``{"active": 3, "cached": 1, "peak": 4}``: what ``rest`` reports, bytes (default 0 each)
 ``max_audio``          windows longer than this (samples) are heard only so far: the rest comes back
 =====================  =================================================================================================
@@ -61,6 +62,7 @@ class Fake(Backend):
     def __init__(self) -> None:
         self._script: dict[str, Any] = {}
         self._steps = 0
+        self._warm_ups = 0
 
     def load(self, model_path: str, options: LoadOptions) -> ModelInfo:
         self._script = _read_script(model_path)
@@ -77,8 +79,11 @@ class Fake(Backend):
         return bool(self._script.get("multilingual", True))
 
     def warm_up(self) -> None:
+        self._warm_ups += 1
+        self._note("warm up", ())
         time.sleep(float(self._script.get("warm_up_seconds", 0)))
         self._fault(self._script.get("warm_up"))
+        self._fault(self._unless_it_was(self._script.get("on_warm_up", {}).get(str(self._warm_ups))))
 
     def rest(self) -> Memory:
         self._note("rest", ())
@@ -155,7 +160,9 @@ class Fake(Backend):
         by_window = self._script.get("on_window", {})
         named = [self._script.get("on_step", {}).get(str(self._steps))]
         named += [by_window.get(str(window.start)) for window in windows]
-        fault = next((str(name) for name in named if name), None)
+        return self._unless_it_was(next((str(name) for name in named if name), None))
+
+    def _unless_it_was(self, fault: str | None) -> str | None:
         once = self._script.get("once")
         if fault is None or once is None:
             return fault

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import logging
 import os
 import resource
@@ -37,6 +38,8 @@ _CUT_AFTER_DRAIN_S = 1
 #: Connections that wait in the system; and those that asyncio takes from there before it looks at any, whatever files
 #: are left: to asyncio both are one number.
 _BACKLOG, _ACCEPT_AT_ONCE = 2048, 8
+#: The option's number in glibc's malloc.h; pieces of uploads are larger than this, in bytes.
+_M_MMAP_THRESHOLD, _LARGE = -3, 2**16
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +64,7 @@ def _serve(options: argparse.Namespace, started: Callable[[], None]) -> int:
     _check_exposure(settings)
     _check_tls(settings)
     log.set_up(settings.log_level, settings.log_format)
+    _give_memory_back()
     catalog = catalog_of(settings)
     if settings.pull and not catalog.has(""):
         with pull_bar() as report:
@@ -151,6 +155,12 @@ def room(connections: int) -> int:
                 files=soft,
             )
     return connections
+
+
+def _give_memory_back() -> None:
+    """Have glibc give back large blocks as soon as they are free: the heap of each thread would keep them for ever."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def _check_exposure(settings: Settings) -> None:

@@ -17,8 +17,10 @@ from app.engine.job_store import JobStore
 from app.engine.relay import Relay
 from app.engine.spool import Spool
 from app.engine.succession import Succession
+from app.engine.upkeep import Upkeep
 from app.engine.worker import Worker, WorkerSettings
 from app.fitting import Fitting, Verdicts
+from app.hardware import memory_is_short
 from app.metrics import Metrics
 from app.settings import Settings
 from app.worker.messages import Limits
@@ -49,7 +51,7 @@ async def engine_of(settings: Settings, catalog: Catalog, margin_of: MarginOf | 
         candidates.line,
         max_batch=settings.max_batch,
         step_timeout_s=settings.step_timeout_s,
-        keep_alive=settings.keep_alive,
+        upkeep=Upkeep(settings.keep_alive, settings.keep_warm_s, memory_is_short),
         margin_of=margin_of or candidates.margin,
     )
     limits = QueueLimits(settings.queue_jobs, settings.spool_mb * 2**20, settings.queue_audio_s)

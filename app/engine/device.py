@@ -15,6 +15,7 @@ from app.engine.lane import Lane
 from app.engine.pace import Pace, retry_after
 from app.engine.relay import Relay
 from app.engine.succession import Candidate, Line
+from app.engine.upkeep import Upkeep
 from app.errors import WhisperdError, WorkerDied
 from app.log import event
 from app.metrics import Metrics
@@ -44,7 +45,7 @@ class Device:
     """Jobs ``enter``, tell by ``update`` whether they have windows for it, and ``leave``; ``run`` does the rest.
 
     ``line_of`` says who may do a model, ``margin_of`` how windows are fitted for whom.
-    ``keep_alive`` is how many seconds without work a model stays loaded, -1 for ever.
+    ``upkeep`` says what an idle device does with its model; without one it stays as it is.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Device:
         *,
         max_batch: int,
         step_timeout_s: float,
-        keep_alive: float = -1,
+        upkeep: Upkeep | None = None,
         margin_of: MarginOf = lambda _: None,
     ) -> None:
         self.relay = relay
@@ -64,14 +65,14 @@ class Device:
         self._margin_of = margin_of
         self._max_batch = max_batch
         self._step_timeout_s = step_timeout_s
-        self._keep_alive = keep_alive
+        self._upkeep = upkeep or Upkeep(-1, 0, lambda: False)
         self._lane: Lane[Job] = Lane()
         self._paces: dict[Candidate, Pace] = {}
         self._wake = anyio.Event()
         self._stepping: Job | None = None
         self._company_at = float("-inf")
         self._load_seconds = 0.0
-        self._worked_at = time.monotonic()
+        self._worked()
 
     def enter(self, job: Job) -> None:
         """A job begins, or goes on; it has nothing for the device yet."""
@@ -137,7 +138,7 @@ class Device:
                 job.fail(known(error))
             self._stepping = None
             self.update(job)
-            self._worked_at = time.monotonic()
+            self._worked()
             if self._lane.waiting == 0:
                 await self._rest()
 
@@ -146,17 +147,25 @@ class Device:
         if not relay.ready and relay.state != "unloaded":
             relay.default = self._line_of("", preload)  # what is on the disk may be more than before
             await self._warm_up()
-        elif relay.ready and not self._lane and not await self._warm_up() and self._idle_too_long:
-            await relay.worker.unload()
+        elif relay.ready and not self._lane and not await self._warm_up():
+            await self._keep_up()
         self._wake = anyio.Event()
         if self._lane.waiting:  # came while the model was loading
             return
         with anyio.move_on_after(_IDLE_CHECK_S):
             await self._wake.wait()
 
-    @property
-    def _idle_too_long(self) -> bool:
-        return 0 <= self._keep_alive < time.monotonic() - self._worked_at
+    async def _keep_up(self) -> None:
+        """What the idle model is due."""
+        due = self._upkeep.due(time.monotonic(), time.time())
+        if due == "unload":
+            await self.relay.worker.unload()
+        elif due == "warm up":
+            with contextlib.suppress(WhisperdError):  # the relay knows
+                self._metrics.observe_memory(await self.relay.warm_up())
+
+    def _worked(self) -> None:
+        self._upkeep.worked(time.monotonic(), time.time())
 
     async def _warm_up(self) -> bool:
         """Load what nobody asked for, by whoever can; whether there was anything to load."""
@@ -166,7 +175,7 @@ class Device:
             candidate, line = self.relay.unasked()
         if found:
             await self._rest()
-            self._worked_at = time.monotonic()
+            self._worked()
         return found
 
     async def _load(self, candidate: Candidate, line: Line) -> bool:

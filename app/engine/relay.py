@@ -137,6 +137,14 @@ class Relay:
             self._died()
             raise
 
+    async def warm_up(self) -> Memory:
+        """The warm model is used once. Raises as ``step`` does."""
+        try:
+            return await self.worker.warm_up()
+        except (WorkerDied, DeadlineExceeded):
+            self._died()
+            raise
+
     def _died(self, *, loading: bool = False, recording: str = "") -> None:
         self._succession.died(self.worker.candidate, time.monotonic(), loading=loading, recording=recording)
 

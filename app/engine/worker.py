@@ -14,7 +14,7 @@ from app.errors import DeadlineExceeded, WhisperdError, WorkerDied
 from app.log import event
 from app.metrics import Metrics
 from app.transcript import Options, Window
-from app.worker.messages import Load, Loaded, Rest, Rested, Step, StepDone
+from app.worker.messages import Load, Loaded, Rest, Rested, Step, StepDone, WarmUp
 from app.worker.process import ChildProcess
 
 #: To give memory back takes milliseconds.
@@ -129,13 +129,18 @@ class Worker:
         self.peak = max(self.peak, rested.memory.peak)
         return rested.memory
 
+    async def warm_up(self) -> Memory:
+        """The model is used once, as after its load. Raises as ``step`` does."""
+        warmed: Rested = await self._call(WarmUp(), self._settings.load_timeout_s)
+        return warmed.memory
+
     async def unload(self) -> None:
         """End the child until somebody asks for a model."""
         await self.aclose()
         self.state = "unloaded"
         event("model unloaded")
 
-    async def _call(self, request: Step | Rest, timeout: float) -> Any:  # noqa: ASYNC109
+    async def _call(self, request: Step | Rest | WarmUp, timeout: float) -> Any:  # noqa: ASYNC109
         assert self._child is not None
         try:
             return await self._child.call(request, timeout)

@@ -17,7 +17,7 @@ from app.backends.base import Backend, Memory
 from app.errors import BackendUnavailable, InferenceFailed, StorageFull
 from app.transcript import SAMPLE_RATE
 from app.worker import loop
-from app.worker.messages import Load, Loaded, Rest, Rested, Step, StepDone
+from app.worker.messages import Load, Loaded, Rest, Rested, Step, StepDone, WarmUp
 
 
 class Model:
@@ -60,7 +60,16 @@ class Model:
         return StepDone(result, time.monotonic() - started)
 
     @handle.register
+    def _warm_up(self, _request: WarmUp) -> Rested:
+        if self._backend:
+            self._backend.warm_up()
+        return self._rested()
+
+    @handle.register
     def _rest(self, _request: Rest) -> Rested:
+        return self._rested()
+
+    def _rested(self) -> Rested:
         return Rested(self._backend.rest() if self._backend else Memory())
 
 

@@ -43,6 +43,11 @@ class Rest:
     """A job has ended: give back what is kept for speed alone. Answered by ``Rested``, with or without a model."""
 
 
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """Use the model once, so that the system has it at hand, and rest. Answered by ``Rested``."""
+
+
 # --- from a worker ---
 
 
@@ -134,6 +139,6 @@ class Ready:
     pid: int
 
 
-WorkerRequest = Load | Step | Rest
+WorkerRequest = Load | Step | Rest | WarmUp
 DecoderRequest = Decode | DecodeMore
 Reply = Ready | Loaded | StepDone | Rested | Decoded | Failed

@@ -20,6 +20,7 @@ from app.engine.job import Job, Work
 from app.engine.relay import Relay
 from app.engine.spool import Spool
 from app.engine.succession import Candidate, Succession
+from app.engine.upkeep import Upkeep
 from app.engine.worker import Worker, WorkerSettings
 from app.metrics import Metrics
 from app.transcript import SAMPLE_RATE, Options, Window
@@ -138,6 +139,8 @@ async def running(
     limits: QueueLimits | None = None,
     max_batch: int = 1,
     keep_alive: float = -1,
+    keep_warm_s: float = 0,
+    pressed: Callable[[], bool] = lambda: False,
     fallback: str = "",
     rest_s: float = 600,
     **settings: float,
@@ -155,7 +158,7 @@ async def running(
         lambda _, path: (Candidate("fake", path), *others),
         max_batch=max_batch,
         step_timeout_s=PATIENCE_S,
-        keep_alive=keep_alive,
+        upkeep=Upkeep(keep_alive, keep_warm_s, pressed),
     )
     limits = limits or QueueLimits(jobs=16, spool_bytes=2**20, audio_s=3600)
     engine = Engine(Admission(spool, limits), device, decoders, metrics, **settings)

@@ -216,6 +216,23 @@ async def test_a_model_that_nobody_asks_for_is_unloaded_too(tmp_path: Path) -> N
         await until(lambda: bench.worker.state == "unloaded")
 
 
+async def test_an_idle_model_is_used_again_and_again_where_that_is_asked_for(tmp_path: Path) -> None:
+    async with running(tmp_path, keep_warm_s=0.1) as bench:
+        await until(lambda: bench.worker.ready)
+        log = bench.logs["model"]
+        await until(lambda: log.exists() and [line["event"] for line in lines_of(log)].count("warm up") > 2)
+        assert bench.worker.ready
+        assert len(processes_of(log)) == 1
+
+
+async def test_a_worker_that_dies_of_being_kept_warm_is_started_again(tmp_path: Path) -> None:
+    script = {"on_warm_up": {"2": "kill"}, "once": str(tmp_path / "once")}
+    async with running(tmp_path, script=script, keep_warm_s=0.1) as bench:
+        log = bench.logs["model"]
+        await until(lambda: log.exists() and len(processes_of(log)) == 2)
+        await until(lambda: bench.worker.ready)
+
+
 async def test_a_model_stays_for_ever_where_nothing_else_is_said(tmp_path: Path) -> None:
     async with running(tmp_path) as bench:
         await until(lambda: bench.worker.ready)
