@@ -38,8 +38,8 @@ _CUT_AFTER_DRAIN_S = 1
 #: Connections that wait in the system; and those that asyncio takes from there before it looks at any, whatever files
 #: are left: to asyncio both are one number.
 _BACKLOG, _ACCEPT_AT_ONCE = 2048, 8
-#: The option's number in glibc's malloc.h; pieces of uploads are larger than this, in bytes.
-_M_MMAP_THRESHOLD, _LARGE = -3, 2**16
+#: The option's number in glibc's malloc.h; bytes, more than asyncio reads at once (256 KiB), which would be slow.
+_M_MMAP_THRESHOLD, _LARGE = -3, 300_000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import pytest
 from app.backends import installed
 from app.backends.base import LoadOptions, Memory, openblas_preload
 from app.transcript import SAMPLE_RATE, Options, Window
-from app.worker.messages import Load, Loaded, Rest, Rested, Step, StepDone
+from app.worker.messages import Load, Loaded, Rest, Rested, Step, StepDone, WarmUp
 from app.worker.process import ChildProcess
 
 pytestmark = pytest.mark.anyio
@@ -47,8 +47,9 @@ async def test_a_rest_reaches_the_backend_and_its_memory_comes_back(tmp_path: Pa
     assert isinstance(await process.call(step(tmp_path, 1)), StepDone)
     assert await process.call(Rest()) == Rested(Memory(active=3, cached=1, peak=4))
     assert isinstance(await process.call(step(tmp_path, 1)), StepDone)
+    assert await process.call(WarmUp()) == Rested(Memory(active=3, cached=1, peak=4))
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
-    assert events == ["begin", "end", "rest", "begin", "end"]
+    assert events == ["warm up", "begin", "end", "rest", "begin", "end", "warm up", "rest"]
     await process.aclose()
 
 
