@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import ctypes
 import logging
@@ -30,6 +31,7 @@ from app.engine.build import catalog_of
 from app.engine.engine import Engine
 from app.errors import ShuttingDown
 from app.hardware import detect
+from app.service.caffeine import stay_awake
 from app.service.parking import supervised
 from app.settings import Settings, SettingsError, exposed, origin, state_dir
 
@@ -101,6 +103,7 @@ class _Server(uvicorn.Server):
         self._app = create_app(settings)
         self._started = started
         self._drain_s = settings.drain_s
+        self._awake: asyncio.Task[None] | None = None
         super().__init__(
             uvicorn.Config(
                 self._app,
@@ -122,8 +125,12 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._started()
+            engine: Engine = self._app.state.service.engine
+            self._awake = asyncio.create_task(stay_awake(lambda: bool(engine.jobs)))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._awake is not None:
+            self._awake.cancel()
         async with anyio.create_task_group() as tasks:
             if (service := getattr(self._app.state, "service", None)) is not None:
                 service.pulls.stop()
