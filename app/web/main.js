@@ -12,7 +12,10 @@ const byId = (id) => document.getElementById(id);
 let rows = [];
 
 function add(files) {
-  for (const file of files) place(new Row(file.name, { file, ...chosen() })).start();
+  const added = files.map((file) => new Row(file.name, { file, ...chosen() }));
+  // The newest first, but those that come together in their order.
+  for (const row of [...added].reverse()) place(row);
+  for (const row of added) row.start();
 }
 
 /** What the fields say now: where a recording goes, and with what. */
@@ -28,7 +31,6 @@ function chosen() {
   return { path: "v1/audio/transcriptions", fields };
 }
 
-/** Show the newest first. */
 function place(row) {
   rows.unshift(row);
   byId("rows").prepend(row.element);

@@ -6,6 +6,7 @@ import { TranscriptView } from "./transcript.js";
 
 const POLL_MS = 500;
 const SLOW_POLL_MS = 3000; // where nobody looks, or the server is away
+const PASSING = new Set([0, 401, 408, 429]); // no network, no key, too slow, too much at once; and what is the server's fault
 const MIME = { text: "text/plain", srt: "application/x-subrip", vtt: "text/vtt", verbose_json: "application/json" };
 const SUFFIX = { text: "txt", srt: "srt", vtt: "vtt", verbose_json: "json" };
 
@@ -39,9 +40,7 @@ export class Row {
     this.#part(".copy").addEventListener("click", () => this.#copy());
     this.#part(".download").addEventListener("click", () => this.#download());
     this.text = new TranscriptView(this.#part(".transcript"), this.#part("audio"), name);
-    if (file) {
-      this.text.listenTo(file, () => this.#error("This browser cannot play this kind of file; its text is not affected."));
-    }
+    if (file) this.text.listenTo(file, () => (this.#part(".mute").hidden = false));
     this.#status("Waiting to be sent");
   }
 
@@ -58,7 +57,7 @@ export class Row {
       await this.#follow();
     } catch (error) {
       if (error.name === "AbortError") this.#finish("Cancelled");
-      else if (error instanceof ApiError) this.#fail(error.message);
+      else if (error instanceof ApiError) this.#fail(error.message, PASSING.has(error.status) || error.status >= 500);
       else throw error;
     }
   }
@@ -107,7 +106,7 @@ export class Row {
         this.requestId = job.request_id;
         this.text.add(job.segments);
         if (job.status === "completed") return await this.#complete(job);
-        if (job.status === "failed") return this.#fail(job.error.message);
+        if (job.status === "failed") return this.#fail(job.error.message, job.error.type === "server_error");
         if (job.status === "cancelled") return this.#finish("Cancelled");
         this.#status(standing(job));
         if (job.status === "running") this.#part("progress").value = job.progress;
@@ -134,10 +133,11 @@ export class Row {
     this.#render().catch(() => {});
   }
 
-  #fail(message) {
+  /** `passing` is whether the same file may be taken another time. */
+  #fail(message, passing) {
     this.#finish("Failed");
     this.#error(message);
-    this.#part(".again").hidden = !this.file;
+    this.#part(".again").hidden = !(passing && this.file);
     // What failed at the server is sent anew, when it is tried again.
     this.#forget().catch(() => {});
     this.onChange(this, false);

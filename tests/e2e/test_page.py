@@ -1,0 +1,212 @@
+"""The web page in a browser, with the real server behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import Server, StartServer, clips, join_windows, script_of
+from tests.e2e.browser import Watched, chromium, page_of
+
+CLIP = clips("en000")[0]
+KEY = "open-sesame"
+#: Generous: the machine that runs this may do other things.
+SOON_MS = 60_000
+NARROW = {"width": 320, "height": 640}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium("--autoplay-policy=no-user-gesture-required") as browser:
+        yield browser
+
+
+@pytest.fixture
+def watched(browser: Any, server: Server) -> Iterator[Watched]:
+    with page_of(browser, server.url) as watched:
+        yield watched
+        assert not watched.faults
+        assert all(url.startswith((server.url, "blob:", "data:")) for url in watched.asked)
+
+
+@pytest.fixture
+def page(watched: Watched) -> Any:
+    return watched.page
+
+
+@pytest.fixture(scope="module")
+def locked(start_server: StartServer) -> Server:
+    return start_server(backend="faster-whisper", model="micro", env={"WHISPERD_API_KEY": KEY})
+
+
+def row_of(page: Any, name: str) -> Any:
+    return page.locator("#rows > li").filter(has=page.get_by_role("heading", name=name, exact=True))
+
+
+def transcribed(page: Any, *paths: Path) -> Any:
+    """The row of the last of ``paths``, once all of them are transcribed."""
+    page.set_input_files("#files", [str(path) for path in paths])
+    for path in paths:
+        row_of(page, path.name).locator(".actions").wait_for(timeout=SOON_MS)
+    return row_of(page, paths[-1].name)
+
+
+def download(page: Any, row: Any, form: str) -> tuple[str, str]:
+    """Name and content of what the row's download gives."""
+    row.get_by_role("combobox").select_option(form)
+    with page.expect_download() as download:
+        row.get_by_role("button", name="Download").click()
+    return download.value.suggested_filename, Path(download.value.path()).read_text(encoding="utf-8")
+
+
+def test_a_recording_becomes_text(page: Any, server: Server) -> None:
+    row = transcribed(page, CLIP.path)
+    text = " ".join(row.locator(".segment p").all_inner_texts())
+    assert text == server.transcribe(CLIP.path).json()["text"]
+    assert "English" in row.locator(".status").inner_text()
+    assert row.locator("progress").is_hidden()
+
+
+def test_several_recordings_stand_in_their_order(page: Any) -> None:
+    paths = [clip.path for clip in clips("en00")[:3]]
+    transcribed(page, *paths)
+    assert page.locator("#rows h3").all_inner_texts() == [path.name for path in paths]
+
+
+def test_recordings_can_be_dropped(page: Any) -> None:
+    page.evaluate(
+        """(name) => {
+            const carried = new DataTransfer();
+            carried.items.add(new File(["no sound"], name));
+            document.getElementById("drop").dispatchEvent(
+                new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true }));
+        }""",
+        "dropped.txt",
+    )
+    row_of(page, "dropped.txt").get_by_text("Failed").wait_for(timeout=SOON_MS)
+
+
+def test_text_arrives_while_the_recording_is_transcribed(
+    browser: Any, start_server: StartServer, tmp_path: Path
+) -> None:
+    recording = join_windows(clips("en")[:8], tmp_path / "long.wav")
+    server = start_server(backend="fake", model=script_of(tmp_path, seconds_per_step=1), max_batch=1)
+    with page_of(browser, server.url) as watched:
+        page = watched.page
+        page.evaluate(
+            """() => {
+                window.seen = [];
+                const note = () => {
+                    const row = document.querySelector("#rows > li");
+                    if (row) window.seen.push([
+                        row.querySelectorAll(".segment").length, row.querySelector(".status").textContent]);
+                };
+                new MutationObserver(note).observe(
+                    document.getElementById("rows"), { childList: true, subtree: true, characterData: true });
+            }"""
+        )
+        transcribed(page, recording.path)
+        while_running = {count for count, status in page.evaluate("() => window.seen") if "Transcribing" in status}
+        assert len(while_running - {0}) > 1
+        assert not watched.faults
+    server.stop()
+
+
+def heard(audio: Any) -> float:
+    """Where ``audio`` plays, once it does."""
+    audio.evaluate("(audio) => new Promise((heard) => audio.addEventListener('timeupdate', heard, { once: true }))")
+    return float(audio.evaluate("(audio) => audio.currentTime"))
+
+
+def test_a_word_plays_from_its_time(page: Any) -> None:
+    row = transcribed(page, CLIP.path)
+    words = row.locator(".word")
+    word = words.nth(words.count() // 2)
+    start = float(word.get_attribute("data-start"))
+    assert start > 0
+    word.click()
+    assert heard(row.locator("audio")) >= start - 0.05
+    row.locator(".word.now").wait_for(timeout=SOON_MS)
+
+
+def test_words_are_reached_and_played_by_key(page: Any) -> None:
+    row = transcribed(page, CLIP.path)
+    row.locator(".time").first.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft", "End"):
+        page.keyboard.press(key)
+    word = page.locator("*:focus")
+    assert word.inner_text() == row.locator(".word").last.inner_text()
+    start = float(word.get_attribute("data-start"))
+    page.keyboard.press("Enter")
+    assert heard(row.locator("audio")) >= start - 0.05
+    page.keyboard.press("ArrowUp")
+    assert page.locator("*:focus").get_attribute("class") == "time"
+
+
+def test_each_format_is_downloaded_as_the_server_writes_it(page: Any, server: Server) -> None:
+    row = transcribed(page, CLIP.path)
+    for form, suffix in (("text", "txt"), ("srt", "srt"), ("vtt", "vtt")):
+        name, content = download(page, row, form)
+        assert name == f"{CLIP.path.stem}.{suffix}"
+        assert content == server.transcribe(CLIP.path, response_format=form).text
+    name, content = download(page, row, "verbose_json")
+    assert name == f"{CLIP.path.stem}.json"
+    words = {"response_format": "verbose_json", "timestamp_granularities[]": ["segment", "word"]}
+    expected = server.transcribe(CLIP.path, **words).json()
+    assert json.loads(content)["words"] == expected["words"]
+    assert json.loads(content)["segments"] == expected["segments"]
+
+
+def test_text_is_copied(watched: Watched, server: Server) -> None:
+    page = watched.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    row = transcribed(page, CLIP.path)
+    row.get_by_role("button", name="Copy").click()
+    row.get_by_text("Copied").wait_for(timeout=SOON_MS)
+    assert page.evaluate("() => navigator.clipboard.readText()") == server.transcribe(CLIP.path).json()["text"] + "\n"
+
+
+def test_text_is_copied_where_pages_have_no_clipboard(watched: Watched, server: Server) -> None:
+    page = watched.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    row = transcribed(page, CLIP.path)
+    page.evaluate(
+        """() => {
+            window.clipboard = navigator.clipboard;
+            Object.defineProperty(navigator, "clipboard", { value: undefined });
+        }"""
+    )
+    row.get_by_role("combobox").select_option("srt")
+    row.get_by_role("button", name="Copy").click()
+    row.get_by_text("Copied").wait_for(timeout=SOON_MS)
+    copied = page.evaluate("() => window.clipboard.readText()")
+    assert copied == server.transcribe(CLIP.path, response_format="srt").text
+
+
+def test_model_language_and_prompt_are_sent(page: Any) -> None:
+    page.locator("#model option", has_text="micro").wait_for(state="attached", timeout=SOON_MS)
+    page.get_by_label("Language").select_option("German")
+    page.get_by_label("Prompt").fill("Heinz")
+    with page.expect_request("**/v1/audio/transcriptions") as request:
+        row = transcribed(page, clips("de")[0].path)
+    # A browser does not hand out the file of a form, but the text before it.
+    assert "German" in row.locator(".status").inner_text()
+    assert request.value.headers["prefer"] == "respond-async"
+
+
+def test_a_translation_is_asked_for(page: Any) -> None:
+    page.get_by_label("Translate into English").check()
+    assert page.get_by_label("Language").is_disabled()
+    with page.expect_response("**/v1/audio/translations") as response:
+        page.set_input_files("#files", str(CLIP.path))
+    row = row_of(page, CLIP.path.name)
+    if response.value.ok:
+        row.locator(".actions").wait_for(timeout=SOON_MS)
+        assert row.locator(".word").count() == row.locator(".segment").count() > 0
+    else:
+        assert row.locator(".error").inner_text() == response.value.json()["error"]["message"]
