@@ -148,18 +148,28 @@ def test_words_are_reached_and_played_by_key(page: Any) -> None:
     assert page.locator("*:focus").get_attribute("class") == "time"
 
 
-def test_each_format_is_downloaded_as_the_server_writes_it(page: Any, server: Server) -> None:
+def result(server: Server, page: Any, form: str) -> str:
+    """What the server itself answers for the newest recording of the page."""
+    (job, *_) = json.loads(page.evaluate("() => sessionStorage.getItem('whisperd.jobs')"))
+    answer = httpx.get(f"{server.url}/v1/jobs/{job['id']}/result", params={"response_format": form})
+    return answer.raise_for_status().text
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix", "beginning"),
+    [("text", "txt", ""), ("srt", "srt", "1\n00:00:0"), ("vtt", "vtt", "WEBVTT\n"), ("verbose_json", "json", "{")],
+)
+def test_each_format_is_downloaded_as_the_server_writes_it(
+    page: Any, server: Server, form: str, suffix: str, beginning: str
+) -> None:
     row = transcribed(page, CLIP.path)
-    for form, suffix in (("text", "txt"), ("srt", "srt"), ("vtt", "vtt")):
-        name, content = download(page, row, form)
-        assert name == f"{CLIP.path.stem}.{suffix}"
-        assert content == server.transcribe(CLIP.path, response_format=form).text
-    name, content = download(page, row, "verbose_json")
-    assert name == f"{CLIP.path.stem}.json"
-    words = {"response_format": "verbose_json", "timestamp_granularities[]": ["segment", "word"]}
-    expected = server.transcribe(CLIP.path, **words).json()
-    assert json.loads(content)["words"] == expected["words"]
-    assert json.loads(content)["segments"] == expected["segments"]
+    name, content = download(page, row, form)
+    assert name == f"{CLIP.path.stem}.{suffix}"
+    assert content.startswith(beginning)
+    assert content == result(server, page, form)
+    assert server.transcribe(CLIP.path).json()["text"].split()[-1] in content
+    if form == "verbose_json":
+        assert json.loads(content).keys() >= {"segments", "words"}
 
 
 def test_text_is_copied(watched: Watched, server: Server) -> None:
@@ -184,8 +194,7 @@ def test_text_is_copied_where_pages_have_no_clipboard(watched: Watched, server: 
     row.get_by_role("combobox").select_option("srt")
     row.get_by_role("button", name="Copy").click()
     row.get_by_text("Copied").wait_for(timeout=SOON_MS)
-    copied = page.evaluate("() => window.clipboard.readText()")
-    assert copied == server.transcribe(CLIP.path, response_format="srt").text
+    assert page.evaluate("() => window.clipboard.readText()") == result(server, page, "srt")
 
 
 def test_model_language_and_prompt_are_sent(page: Any) -> None:
@@ -210,3 +219,116 @@ def test_a_translation_is_asked_for(page: Any) -> None:
         assert row.locator(".word").count() == row.locator(".segment").count() > 0
     else:
         assert row.locator(".error").inner_text() == response.value.json()["error"]["message"]
+
+
+def test_a_file_that_is_no_sound_gets_the_servers_sentence(page: Any, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("Dear Sir")
+    page.set_input_files("#files", str(tmp_path / "letter.txt"))
+    row = row_of(page, "letter.txt")
+    row.get_by_text("Failed").wait_for(timeout=SOON_MS)
+    assert row.locator(".error").inner_text() == server.transcribe(tmp_path / "letter.txt").json()["error"]["message"]
+    assert row.get_by_role("button", name="Try again").is_hidden()
+
+
+def test_without_a_network_the_page_says_so_and_sends_again(watched: Watched) -> None:
+    page = watched.page
+    page.context.set_offline(True)
+    page.set_input_files("#files", str(CLIP.path))
+    row = row_of(page, CLIP.path.name)
+    row.get_by_text("The server cannot be reached.").wait_for(timeout=SOON_MS)
+    page.context.set_offline(False)
+    row.get_by_role("button", name="Try again").click()
+    row.locator(".actions").wait_for(timeout=SOON_MS)
+    assert row.locator(".error").is_hidden()
+
+
+def test_what_is_removed_is_gone_from_the_server(page: Any, server: Server) -> None:
+    row = transcribed(page, CLIP.path)
+    (job,) = json.loads(page.evaluate("() => sessionStorage.getItem('whisperd.jobs')"))
+    row.get_by_role("button", name="Remove").click()
+    row.wait_for(state="detached", timeout=SOON_MS)
+    assert httpx.get(f"{server.url}/v1/jobs/{job['id']}").status_code == 404
+    assert page.locator("*:focus").get_attribute("id") == "drop"
+    assert page.evaluate("() => sessionStorage.getItem('whisperd.jobs')") == "[]"
+
+
+def test_a_reload_shows_the_texts_again(page: Any) -> None:
+    text = transcribed(page, CLIP.path).locator(".segment p").all_inner_texts()
+    page.reload()
+    row = row_of(page, CLIP.path.name)
+    row.locator(".actions").wait_for(timeout=SOON_MS)
+    assert row.locator(".segment p").all_inner_texts() == text
+    assert row.locator("audio").is_hidden()
+
+
+def test_the_queue_shows_each_recording_and_cancels_it(browser: Any, start_server: StartServer, tmp_path: Path) -> None:
+    paths = [clip.path for clip in clips("en00")[:2]]
+    server = start_server(backend="fake", model=script_of(tmp_path, seconds_per_step=600), max_batch=1)
+    with page_of(browser, server.url) as watched:
+        page = watched.page
+        page.set_input_files("#files", [str(path) for path in paths])
+        for path in paths:
+            page.locator("#queue li").filter(has_text=path.name).wait_for(timeout=SOON_MS)
+        running = page.locator("#queue li").filter(has_text="Transcribing")
+        waits = page.locator("#queue li").filter(has_text="Waiting at place 2")
+        running.wait_for(timeout=SOON_MS)
+        waits.wait_for(timeout=SOON_MS)
+        name = waits.locator(".name").inner_text()
+        waits.get_by_role("button").click()
+        row_of(page, name).get_by_text("Cancelled").wait_for(timeout=SOON_MS)
+        other = row_of(page, running.locator(".name").inner_text())
+        other.get_by_role("button", name="Cancel").click()
+        other.get_by_text("Cancelled").wait_for(timeout=SOON_MS)
+        page.get_by_text("Nothing runs or waits.").wait_for(timeout=SOON_MS)
+        assert httpx.get(f"{server.url}/v1/queue").json()["data"] == []
+        assert not watched.faults
+    server.stop()
+
+
+def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Any, locked: Server) -> None:
+    with page_of(browser, locked.url) as watched:
+        page = watched.page
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_text("This server wants a key.").wait_for(timeout=SOON_MS)
+        dialog.get_by_label("Your key").fill("wrong")
+        dialog.get_by_label("Your key").press("Enter")
+        dialog.get_by_text("The server does not know this key.").wait_for(timeout=SOON_MS)
+        dialog.get_by_label("Your key").fill(KEY)
+        dialog.get_by_role("button", name="Use this key").click()
+        dialog.wait_for(state="hidden", timeout=SOON_MS)
+        transcribed(page, CLIP.path)
+        page.get_by_text("Nothing runs or waits.").wait_for(timeout=SOON_MS)
+        kept = "() => [sessionStorage.getItem('whisperd.key'), localStorage.getItem('whisperd.key')]"
+        assert page.evaluate(kept) == [KEY, None]
+        page.reload()
+        row_of(page, CLIP.path.name).locator(".actions").wait_for(timeout=SOON_MS)
+        page.get_by_role("button", name="Key", exact=True).click()
+        dialog.get_by_label("Your key").fill(KEY)
+        dialog.get_by_label("Remember it").check()
+        dialog.get_by_role("button", name="Use this key").click()
+        dialog.wait_for(state="hidden", timeout=SOON_MS)
+        assert page.evaluate(kept) == [None, KEY]
+        page.get_by_role("button", name="Key", exact=True).click()
+        dialog.get_by_role("button", name="Forget it").click()
+        dialog.get_by_text("This server wants a key.").wait_for(timeout=SOON_MS)
+        assert page.evaluate(kept) == [None, None]
+        assert not watched.faults
+
+
+def test_who_gives_no_key_reads_why_nothing_happens(browser: Any, locked: Server) -> None:
+    with page_of(browser, locked.url) as watched:
+        page = watched.page
+        sentence = httpx.get(f"{locked.url}/v1/models").json()["error"]["message"]
+        page.get_by_role("dialog").wait_for(timeout=SOON_MS)
+        page.keyboard.press("Escape")
+        page.locator("#about", has_text=sentence).wait_for(timeout=SOON_MS)
+        page.locator("#queue-note", has_text=sentence).wait_for(timeout=SOON_MS)
+        page.set_input_files("#files", str(CLIP.path))
+        page.get_by_role("dialog").wait_for(timeout=SOON_MS)
+        page.keyboard.press("Escape")
+        row_of(page, CLIP.path.name).locator(".error", has_text=sentence).wait_for(timeout=SOON_MS)
+        page.get_by_role("button", name="Try again").click()
+        page.get_by_role("dialog").get_by_label("Your key").fill(KEY)
+        page.keyboard.press("Enter")
+        row_of(page, CLIP.path.name).locator(".actions").wait_for(timeout=SOON_MS)
+        assert not watched.faults
