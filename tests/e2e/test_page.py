@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Server, StartServer, clips, join_windows, script_of
+from tests.conftest import Server, StartServer, clips, join_clips, join_windows, script_of
 from tests.e2e.browser import Watched, chromium, page_of
 
 CLIP = clips("en000")[0]
@@ -21,8 +21,15 @@ NARROW = {"width": 320, "height": 640}
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium("--autoplay-policy=no-user-gesture-required") as browser:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Its microphone hears a clip over and over, and it finds the machine ``whisper.local`` here."""
+    spoken = join_clips([CLIP], tmp_path_factory.mktemp("spoken") / "spoken.wav")
+    with chromium(
+        "--autoplay-policy=no-user-gesture-required",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={spoken.path}",
+        "--host-resolver-rules=MAP whisper.local 127.0.0.1",
+    ) as browser:
         yield browser
 
 
@@ -332,3 +339,117 @@ def test_who_gives_no_key_reads_why_nothing_happens(browser: Any, locked: Server
         page.keyboard.press("Enter")
         row_of(page, CLIP.path.name).locator(".actions").wait_for(timeout=SOON_MS)
         assert not watched.faults
+
+
+def test_the_microphone_is_recorded(watched: Watched) -> None:
+    page = watched.page
+    page.context.grant_permissions(["microphone"])
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.locator("#record", has_text="Stop (0:08)").wait_for(timeout=SOON_MS)
+    page.get_by_role("button", name="Stop recording").click()
+    row = page.locator("#rows > li").first
+    row.locator(".actions").wait_for(timeout=SOON_MS)
+    assert row.locator(".name").inner_text().startswith("Recording of ")
+    heard_words = set(" ".join(row.locator(".segment p").all_inner_texts()).lower().split())
+    spoken_words = set(CLIP.text.lower().split())
+    assert len(heard_words & spoken_words) > len(spoken_words) / 2
+    word = row.locator(".word").last
+    word.click()
+    assert heard(row.locator("audio")) >= float(word.get_attribute("data-start")) - 0.1
+    assert row.locator("audio").evaluate("(audio) => Number.isFinite(audio.duration)")
+
+
+def test_a_microphone_that_may_not_be_used_is_a_sentence(watched: Watched) -> None:
+    page = watched.page
+    page.context.clear_permissions()
+    page.evaluate(
+        "() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError')); }"
+    )
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.get_by_text("The browser does not let this page use the microphone").wait_for(timeout=SOON_MS)
+
+
+def test_over_plain_http_the_page_says_why_it_cannot_record(browser: Any, server: Server) -> None:
+    address = server.url.replace("127.0.0.1", "whisper.local")
+    with page_of(browser, address) as watched:
+        watched.page.get_by_role("button", name="Record", exact=True).click()
+        watched.page.get_by_text("Browsers let a page record only over https, or at localhost").wait_for(
+            timeout=SOON_MS
+        )
+        transcribed(watched.page, CLIP.path)
+        assert not watched.faults
+
+
+def violations(page: Any) -> list[str]:
+    """What axe-core finds, in its words."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python brings axe-core")
+    found = axe.Axe().run(page).response
+    assert found["passes"]
+    return [f"{each['id']}: {node['html']}" for each in found["violations"] for node in each["nodes"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible(browser: Any, locked: Server, tmp_path: Path, scheme: str) -> None:
+    (tmp_path / "letter.txt").write_text("Dear Sir")
+    with page_of(browser, locked.url, color_scheme=scheme) as watched:
+        page = watched.page
+        page.get_by_role("dialog").wait_for(timeout=SOON_MS)
+        assert not violations(page)
+        page.get_by_label("Your key").fill(KEY)
+        page.keyboard.press("Enter")
+        row = transcribed(page, CLIP.path)
+        page.set_input_files("#files", str(tmp_path / "letter.txt"))
+        row_of(page, "letter.txt").get_by_text("Failed").wait_for(timeout=SOON_MS)
+        row.locator(".word").nth(2).click()
+        row.locator(".word.now").wait_for(timeout=SOON_MS)
+        assert not violations(page)
+
+
+def test_axe_finds_what_is_wrong(page: Any) -> None:
+    page.evaluate("() => document.body.append(document.createElement('button'))")
+    assert any(each.startswith("button-name") for each in violations(page))
+
+
+def test_a_narrow_screen_needs_no_sideways_scroll(browser: Any, server: Server, tmp_path: Path) -> None:
+    path = tmp_path / f"{'a-long-name-without-a-space' * 4}.flac"
+    path.write_bytes(CLIP.path.read_bytes())
+    wider = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    with page_of(browser, server.url, viewport=NARROW) as watched:
+        page = watched.page
+        assert page.evaluate(wider) == 0
+        transcribed(page, path)
+        assert page.evaluate(wider) == 0
+        page.get_by_role("button", name="Key", exact=True).click()
+        assert page.evaluate(wider) == 0
+        page.keyboard.press("Escape")
+        page.evaluate("() => { document.body.style.width = '400px'; }")
+        assert page.evaluate(wider) > 0, "too wide a page is noticed"
+
+
+def test_light_and_dark_follow_the_system(page: Any) -> None:
+    ground = "() => getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)[0]"
+    page.emulate_media(color_scheme="light")
+    assert page.evaluate(ground) > 200
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(ground) < 60
+
+
+def test_who_wants_less_motion_gets_none(page: Any) -> None:
+    moves = "() => getComputedStyle(document.getElementById('drop')).transitionDuration"
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate(moves) == "0s"
+
+
+def test_all_of_the_page_is_reached_by_tab(page: Any) -> None:
+    row = transcribed(page, CLIP.path)
+    page.evaluate("() => document.activeElement.blur()")
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("() => document.activeElement.id || document.activeElement.className"))
+    wanted = {"skip", "key-button", "drop", "record", "model", "language", "prompt", "translate"}
+    assert reached >= wanted | {"end", "time", "format", "copy", "download"}
+    assert row.locator(".segment").count() > 0
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("*:focus").get_attribute("id") == "recordings"
