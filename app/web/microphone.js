@@ -4,7 +4,7 @@ import { clock } from "./sentences.js";
 
 const TYPES = ["audio/webm;codecs=opus", "audio/mp4", "audio/ogg;codecs=opus"];
 const button = document.getElementById("record");
-const label = button.querySelector("span");
+const label = button.querySelector("strong");
 const note = document.getElementById("record-note");
 
 let recorder = null;

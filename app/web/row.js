@@ -126,7 +126,7 @@ export class Row {
     this.#finish(`${clock(body.duration)}, ${sentenceCase(body.language)}, ${job.model}`);
     if (body.segments.length === 0) this.#status(`${clock(body.duration)}: nobody speaks in it`);
     const until = new Date(job.expires_at * 1000).toLocaleDateString(undefined, { day: "numeric", month: "long" });
-    this.#part(".kept").textContent = `Kept on the server until ${until}, or until you remove it.`;
+    this.#part(".kept").textContent = `Kept until ${until}, unless you remove it.`;
     this.#part(".actions").hidden = false;
     this.onSaid(`${this.name} is transcribed.`);
     this.onChange(this, false);

@@ -71,6 +71,16 @@ def download(page: Any, row: Any, form: str) -> tuple[str, str]:
     return download.value.suggested_filename, Path(download.value.path()).read_text(encoding="utf-8")
 
 
+def test_what_the_policy_refuses_is_noticed(browser: Any, server: Server) -> None:
+    with page_of(browser, server.url) as watched:
+        watched.page.evaluate("() => document.body.setAttribute('style', 'color: red')")
+        watched.page.evaluate(
+            "() => { document.body.insertAdjacentHTML('beforeend', '<p style=\"color: red\"></p>'); }"
+        )
+        watched.page.evaluate("() => { document.body.insertAdjacentHTML('beforeend', '<img src=\"//127.0.0.2/\">'); }")
+        assert len(watched.faults) >= 2
+
+
 def test_a_recording_becomes_text(page: Any, server: Server) -> None:
     row = transcribed(page, CLIP.path)
     text = " ".join(row.locator(".segment p").all_inner_texts())
@@ -344,7 +354,7 @@ def test_who_gives_no_key_reads_why_nothing_happens(browser: Any, locked: Server
 def test_the_microphone_is_recorded(watched: Watched) -> None:
     page = watched.page
     page.context.grant_permissions(["microphone"])
-    page.get_by_role("button", name="Record", exact=True).click()
+    page.locator("#record").click()
     page.locator("#record", has_text="Stop (0:08)").wait_for(timeout=SOON_MS)
     page.get_by_role("button", name="Stop recording").click()
     row = page.locator("#rows > li").first
@@ -365,14 +375,14 @@ def test_a_microphone_that_may_not_be_used_is_a_sentence(watched: Watched) -> No
     page.evaluate(
         "() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError')); }"
     )
-    page.get_by_role("button", name="Record", exact=True).click()
+    page.locator("#record").click()
     page.get_by_text("The browser does not let this page use the microphone").wait_for(timeout=SOON_MS)
 
 
 def test_over_plain_http_the_page_says_why_it_cannot_record(browser: Any, server: Server) -> None:
     address = server.url.replace("127.0.0.1", "whisper.local")
     with page_of(browser, address) as watched:
-        watched.page.get_by_role("button", name="Record", exact=True).click()
+        watched.page.locator("#record").click()
         watched.page.get_by_text("Browsers let a page record only over https, or at localhost").wait_for(
             timeout=SOON_MS
         )
@@ -436,6 +446,8 @@ def test_light_and_dark_follow_the_system(page: Any) -> None:
 
 def test_who_wants_less_motion_gets_none(page: Any) -> None:
     moves = "() => getComputedStyle(document.getElementById('drop')).transitionDuration"
+    page.emulate_media(reduced_motion="no-preference")
+    assert page.evaluate(moves) != "0s"
     page.emulate_media(reduced_motion="reduce")
     assert page.evaluate(moves) == "0s"
 
