@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Server, StartServer, clips, join_clips, join_windows, script_of
+from tests.conftest import Recording, Server, StartServer, clips, join_clips, join_windows, script_of
 from tests.e2e.browser import Watched, chromium, page_of
 
 CLIP = clips("en000")[0]
@@ -130,6 +130,29 @@ def test_text_arrives_while_the_recording_is_transcribed(
         transcribed(page, recording.path)
         while_running = {count for count, status in page.evaluate("() => window.seen") if "Transcribing" in status}
         assert len(while_running - {0}) > 1
+        assert not watched.faults
+    server.stop()
+
+
+def test_words_and_what_stands_between_them_are_the_segments_text(
+    page: Any, server: Server, long_recording: Recording
+) -> None:
+    row = transcribed(page, long_recording.path)
+    body = json.loads(result(server, page, "verbose_json"))
+    assert len(body["segments"]) > 5
+    assert row.locator(".segment p").all_inner_texts() == [segment["text"].strip() for segment in body["segments"]]
+    assert row.locator(".word").all_inner_texts() == [word["word"] for word in body["words"]]
+
+
+def test_names_and_texts_are_never_markup(browser: Any, start_server: StartServer, tmp_path: Path) -> None:
+    markup = "<img src=x onerror=alert(1)><b>bold</b>"
+    server = start_server(backend="fake", model=script_of(tmp_path, text=f" {markup}"))
+    path = tmp_path / "<b>name<b>.flac"
+    path.write_bytes(CLIP.path.read_bytes())
+    with page_of(browser, server.url) as watched:
+        row = transcribed(watched.page, path)
+        assert row.locator(".segment p").first.inner_text() == markup
+        assert watched.page.locator("b, img[src=x]").count() == 0
         assert not watched.faults
     server.stop()
 
