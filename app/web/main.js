@@ -2,7 +2,7 @@
 
 import { json } from "./api.js";
 import { askForKey, currentKey } from "./key.js";
-import { installMicrophone } from "./microphone.js";
+import { installMicrophone, isRecording } from "./microphone.js";
 import { watchQueue } from "./queue.js";
 import { Row } from "./row.js";
 
@@ -81,6 +81,7 @@ async function describe() {
     byId("model").options[0].textContent = `The server’s own (${server.model})`;
     byId("about").textContent = server.state === "ready" ? `${server.model} with ${server.backend}` : `${server.model} is ${STATES[server.state]}`;
   }
+  if (server.state === "starting") setTimeout(show, 2000);
   const others = data.filter(({ id }) => id !== server.model).map(({ id }) => new Option(id, id));
   byId("model").replaceChildren(byId("model").options[0], ...others);
 }
@@ -121,6 +122,9 @@ function installFiles() {
 
 installFiles();
 installMicrophone((file) => add([file]));
+addEventListener("beforeunload", (event) => {
+  if (isRecording() || rows.some((row) => row.sending)) event.preventDefault(); // the browser asks
+});
 byId("translate").addEventListener("change", ({ target }) => (byId("language").disabled = target.checked));
 byId("key-button").addEventListener("click", async () => {
   const sentence = currentKey() ? "A key is in use. Another one takes its place." : "Where the server wants a key, it is sent with all that this page asks for.";

@@ -9,6 +9,10 @@ const note = document.getElementById("record-note");
 
 let recorder = null;
 
+export function isRecording() {
+  return recorder !== null;
+}
+
 /** Wire the button; `take` gets each recording as a File. */
 export function installMicrophone(take) {
   button.addEventListener("click", async () => {

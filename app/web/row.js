@@ -24,6 +24,7 @@ export class Row {
     this.id = id;
     this.requestId = "";
     this.over = false; // whether there is nothing more to cancel
+    this.sending = false; // whether it is lost where the page is left
     this.file = file;
     this.fields = fields;
     this.path = path;
@@ -32,7 +33,7 @@ export class Row {
     this.#part(".name").textContent = name;
     this.#part("progress").setAttribute("aria-label", `Progress of ${name}`);
     this.#part(".format").setAttribute("aria-label", `Format for ${name}`);
-    for (const kind of [".again", ".copy", ".download"]) this.#label(kind, this.#part(kind).textContent);
+    for (const kind of [".again", ".copy", ".download", ".listen"]) this.#label(kind, this.#part(kind).textContent);
     this.#label(".end", "Cancel");
     this.#part(".end").addEventListener("click", () => this.end());
     this.#part(".again").addEventListener("click", () => this.start());
@@ -40,7 +41,9 @@ export class Row {
     this.#part(".copy").addEventListener("click", () => this.#copy());
     this.#part(".download").addEventListener("click", () => this.#download());
     this.text = new TranscriptView(this.#part(".transcript"), this.#part("audio"), name);
-    if (file) this.text.listenTo(file, () => (this.#part(".mute").hidden = false));
+    this.#part(".listen").hidden = file !== null;
+    this.#part(".listen").addEventListener("click", () => this.#choose());
+    if (file) this.#listen();
     this.#status("Waiting to be sent");
   }
 
@@ -85,7 +88,10 @@ export class Row {
       this.#part("progress").value = share;
       this.#status(share < 1 ? `Sending: ${percent(share)}` : "Sent");
     };
-    const job = await upload(this.path, form, { Prefer: "respond-async" }, onProgress, this.#stopped.signal);
+    this.sending = true;
+    const job = await upload(this.path, form, { Prefer: "respond-async" }, onProgress, this.#stopped.signal).finally(
+      () => (this.sending = false),
+    );
     this.id = job.id;
     if (this.#stopped.signal.aborted) {
       await this.#forget();
@@ -120,9 +126,26 @@ export class Row {
     }
   }
 
+  #listen() {
+    this.#part(".mute").hidden = true;
+    this.text.listenTo(this.file, () => (this.#part(".mute").hidden = false));
+  }
+
+  /** After a reload the browser no longer has the recording. */
+  #choose() {
+    const chooser = document.createElement("input");
+    chooser.type = "file";
+    chooser.addEventListener("change", () => {
+      this.file = chooser.files[0];
+      this.#part(".listen").hidden = true;
+      this.#listen();
+    });
+    chooser.click();
+  }
+
   async #complete(job) {
     const body = JSON.parse(await this.#render("verbose_json"));
-    this.text.finish(body.segments, body.words);
+    this.text.finish(body.segments, body.words, body.task === "translate" ? "en" : body.language_code);
     this.#finish(`${clock(body.duration)}, ${sentenceCase(body.language)}, ${job.model}`);
     if (body.segments.length === 0) this.#status(`${clock(body.duration)}: nobody speaks in it`);
     const until = new Date(job.expires_at * 1000).toLocaleDateString(undefined, { day: "numeric", month: "long" });

@@ -16,6 +16,7 @@ export class TranscriptView {
   constructor(box, audio, name) {
     this.#box = box;
     this.#audio = audio;
+    box.tabIndex = 0; // what scrolls must be reached by key, where nothing in it is
     box.setAttribute("aria-label", `Text of ${name}`);
     box.addEventListener("click", (event) => this.#play(event.target));
     box.addEventListener("keydown", (event) => this.#key(event));
@@ -33,13 +34,11 @@ export class TranscriptView {
     this.#url = URL.createObjectURL(file);
     this.#audio.addEventListener("loadedmetadata", () => this.#measure(), { once: true });
     this.#audio.addEventListener("error", () => {
-      this.#audio.hidden = true;
-      this.#box.classList.remove("playable");
+      this.#setPlayable(false);
       cannot();
     });
     this.#audio.src = this.#url;
-    this.#audio.hidden = false;
-    this.#box.classList.add("playable");
+    this.#setPlayable(true);
   }
 
   /** Show segments behind those that are there. */
@@ -51,11 +50,13 @@ export class TranscriptView {
       const time = document.createElement("button");
       time.type = "button";
       time.className = "time";
+      time.disabled = this.#audio.hidden;
       time.dataset.start = segment.start;
       time.tabIndex = this.length ? -1 : 0;
       time.textContent = clock(segment.start);
       time.setAttribute("aria-label", `Play from ${clock(segment.start)}`);
       const text = document.createElement("p");
+      text.dir = "auto";
       text.textContent = segment.text.trim();
       this.#texts.push(text);
       line.append(time, text);
@@ -65,8 +66,9 @@ export class TranscriptView {
     if (atEnd) this.#box.scrollTop = this.#box.scrollHeight;
   }
 
-  /** Make the text one of words that play. Where there are none (a translation), a segment is as one word. */
-  finish(segments, words) {
+  /** Make the text one of words that play, in `language`. Where there are none (a translation), a segment is as one word. */
+  finish(segments, words, language) {
+    this.#box.lang = language;
     // The same text again is nothing to announce.
     this.#box.setAttribute("aria-live", "off");
     this.add(segments.slice(this.length));
@@ -82,6 +84,13 @@ export class TranscriptView {
   close() {
     this.#audio.removeAttribute("src");
     if (this.#url) URL.revokeObjectURL(this.#url);
+  }
+
+  #setPlayable(playable) {
+    this.#audio.hidden = !playable;
+    this.#box.classList.toggle("playable", playable);
+    this.#box.tabIndex = playable ? -1 : 0;
+    for (const time of this.#box.querySelectorAll(".time")) time.disabled = !playable;
   }
 
   #piece({ text, start, end, timed }) {

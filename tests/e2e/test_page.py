@@ -270,6 +270,22 @@ def test_a_file_that_is_no_sound_gets_the_servers_sentence(page: Any, server: Se
     assert row.get_by_role("button", name="Try again").is_hidden()
 
 
+def test_a_file_over_the_limit_gets_the_servers_sentence(
+    browser: Any, start_server: StartServer, tmp_path: Path
+) -> None:
+    (tmp_path / "large.wav").write_bytes(bytes(40 * 2**20))
+    server = start_server(backend="fake", model="{}", max_upload_mb=1)
+    with page_of(browser, server.url) as watched:
+        watched.page.set_input_files("#files", str(tmp_path / "large.wav"))
+        row = row_of(watched.page, "large.wav")
+        row.locator(".error").wait_for(timeout=SOON_MS)
+        assert (
+            row.locator(".error").inner_text() == server.transcribe(tmp_path / "large.wav").json()["error"]["message"]
+        )
+        assert not watched.faults
+    server.stop()
+
+
 def test_without_a_network_the_page_says_so_and_sends_again(watched: Watched) -> None:
     page = watched.page
     page.context.set_offline(True)
@@ -299,6 +315,12 @@ def test_a_reload_shows_the_texts_again(page: Any) -> None:
     row.locator(".actions").wait_for(timeout=SOON_MS)
     assert row.locator(".segment p").all_inner_texts() == text
     assert row.locator("audio").is_hidden()
+    assert row.locator(".time").first.is_disabled()
+    with page.expect_file_chooser() as chooser:
+        row.get_by_role("button", name="Choose the file to listen").click()
+    chooser.value.set_files(str(CLIP.path))
+    row.locator(".word").last.click()
+    assert heard(row.locator("audio")) > 0
 
 
 def test_the_queue_shows_each_recording_and_cancels_it(browser: Any, start_server: StartServer, tmp_path: Path) -> None:
@@ -428,6 +450,7 @@ def test_the_page_is_accessible(browser: Any, locked: Server, tmp_path: Path, sc
         page = watched.page
         page.get_by_role("dialog").wait_for(timeout=SOON_MS)
         assert not violations(page)
+        assert page.get_by_role("dialog").is_visible()
         page.get_by_label("Your key").fill(KEY)
         page.keyboard.press("Enter")
         row = transcribed(page, CLIP.path)
