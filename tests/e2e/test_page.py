@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -296,6 +297,21 @@ def test_without_a_network_the_page_says_so_and_sends_again(watched: Watched) ->
     row.get_by_role("button", name="Try again").click()
     row.locator(".actions").wait_for(timeout=SOON_MS)
     assert row.locator(".error").is_hidden()
+
+
+def test_an_upload_shows_how_far_it_is_and_can_be_cancelled(page: Any, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "large.wav").write_bytes(bytes(40 * 2**20))
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 2**20}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+    page.set_input_files("#files", str(tmp_path / "large.wav"))
+    row = row_of(page, "large.wav")
+    row.get_by_text(re.compile(r"Sending: [1-9]\d? %")).wait_for(timeout=SOON_MS)
+    assert 0 < row.locator("progress").evaluate("(progress) => progress.value") < 1
+    row.get_by_role("button", name="Cancel").click()
+    row.get_by_text("Cancelled").wait_for(timeout=SOON_MS)
+    assert page.evaluate("() => sessionStorage.getItem('whisperd.jobs')") == "[]"
+    row.get_by_role("button", name="Remove").click()
+    row.wait_for(state="detached", timeout=SOON_MS)
 
 
 def test_what_is_removed_is_gone_from_the_server(page: Any, server: Server) -> None:
