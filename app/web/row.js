@@ -52,6 +52,7 @@ export class Row {
     this.over = false;
     this.#stopped = new AbortController();
     this.#error("");
+    this.element.classList.remove("failed");
     this.#part(".again").hidden = true;
     this.#part("progress").hidden = false;
     this.#label(".end", "Cancel");
@@ -160,6 +161,7 @@ export class Row {
   #fail(message, passing) {
     this.#finish("Failed");
     this.#error(message);
+    this.element.classList.add("failed");
     this.#part(".again").hidden = !(passing && this.file);
     // What failed at the server is sent anew, when it is tried again.
     this.#forget().catch(() => {});
