@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Recording, Server, StartServer, clips, join_clips, join_windows, script_of
+from tests.conftest import Recording, Server, StartServer, clips, free_port, join_clips, join_windows, script_of
 from tests.e2e.browser import Watched, chromium, page_of
 
 CLIP = clips("en000")[0]
@@ -249,17 +249,47 @@ def test_model_language_and_prompt_are_sent(page: Any) -> None:
     assert request.value.headers["prefer"] == "respond-async"
 
 
-def test_a_translation_is_asked_for(page: Any) -> None:
+def test_a_translation_is_asked_for(browser: Any, start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(backend="fake", model=script_of(tmp_path, text=" in English"))
+    with page_of(browser, server.url) as watched:
+        page = watched.page
+        page.get_by_label("Translate into English").check()
+        assert page.get_by_label("Language").is_disabled()
+        with page.expect_request("**/v1/audio/translations"):
+            row = transcribed(page, CLIP.path)
+        # A translation has no words: each segment plays as one.
+        assert row.locator(".word").all_inner_texts() == row.locator(".segment p").all_inner_texts()
+        assert row.locator(".word").count() > 0
+        assert not watched.faults
+    server.stop()
+
+
+def test_a_model_that_cannot_translate_says_so(page: Any) -> None:
     page.get_by_label("Translate into English").check()
-    assert page.get_by_label("Language").is_disabled()
-    with page.expect_response("**/v1/audio/translations") as response:
-        page.set_input_files("#files", str(CLIP.path))
+    page.set_input_files("#files", str(CLIP.path))
     row = row_of(page, CLIP.path.name)
-    if response.value.ok:
+    row.get_by_text("The model 'micro' was not trained to translate.").wait_for(timeout=SOON_MS)
+
+
+def test_a_recording_outlives_a_restart_of_the_server(browser: Any, start_server: StartServer, tmp_path: Path) -> None:
+    recording = join_windows(clips("en")[:4], tmp_path / "long.wav")
+    script, state, port = script_of(tmp_path, seconds_per_step=1), tmp_path / "state", free_port()
+    settings = {"backend": "fake", "model": script, "max_batch": 1, "port": port, "state_dir": state}
+    server = start_server(**settings)
+    with page_of(browser, server.url) as watched:
+        watched.page.set_input_files("#files", str(recording.path))
+        row = row_of(watched.page, recording.path.name)
+        row.locator(".segment").first.wait_for(timeout=SOON_MS)
+        server.process.kill()
+        server.process.wait()
+        row.get_by_text("The server cannot be reached.").wait_for(timeout=SOON_MS)
+        again = start_server(**settings)
         row.locator(".actions").wait_for(timeout=SOON_MS)
-        assert row.locator(".word").count() == row.locator(".segment").count() > 0
-    else:
-        assert row.locator(".error").inner_text() == response.value.json()["error"]["message"]
+        assert row.locator(".segment").count() == len(
+            json.loads(result(again, watched.page, "verbose_json"))["segments"]
+        )
+        assert not watched.faults
+    again.stop()
 
 
 def test_a_file_that_is_no_sound_gets_the_servers_sentence(page: Any, server: Server, tmp_path: Path) -> None:
