@@ -190,7 +190,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 
     def start(*, ready: bool = True, env: dict[str, str] | None = None, **flags: object) -> Server:
         folder = tmp_path_factory.mktemp("server")
-        port = free_port()
+        port = flags.get("port", free_port())
         # Tests send the same clip again and again, and want it done each time.
         given = {"port": port, "cache_dir": cache, "state_dir": folder / "state", "retry_keep_s": 0, **flags}
         words = [word for name, value in given.items() for word in _flag(name, value)]

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 import app as package
-from app.api import docs, errors, health, models, queue, request_id, transcriptions, translations
+from app.api import docs, errors, health, models, page, queue, request_id, transcriptions, translations
 from app.api import jobs as jobs_api
 from app.api.allowance import Allowances
 from app.api.auth import OPEN_PATHS, KeyMiddleware
@@ -59,6 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(module.router)
     errors.install(app)
     docs.install(app)
+    page.install(app)
     request_id.install(app)
     app.add_middleware(KeyMiddleware, keyring=keyring, wanted=exposed(settings.host) and not settings.no_auth)
     # The later, the further out: the key check sees the path that is served, and a preflight needs no key.

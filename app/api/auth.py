@@ -8,13 +8,13 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api import docs
+from app.api import docs, page
 from app.api.errors import error_response
 from app.errors import Forbidden, Unauthorized
 from app.keys import Key, Keyring
 
-#: Answered without a key: they say nothing but that the server lives, and what its API is.
-OPEN_PATHS = frozenset({"/health", "/ready"}) | docs.OPEN_PATHS
+#: Answered without a key: they say nothing but that the server lives, what its API is, and how its page looks.
+OPEN_PATHS = frozenset({"/health", "/ready"}) | docs.OPEN_PATHS | page.OPEN_PATHS
 
 
 class KeyMiddleware:
