@@ -205,12 +205,21 @@ def _data_bytes() -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:")), None)
 
 
+def _go_nowhere() -> None:
+    """Work in a folder that is no more, where no relative name leads anywhere."""
+    try:
+        gone = tempfile.mkdtemp(prefix="whisperd-decoder-")
+    except OSError:  # a container whose root is read-only has no folder for such things
+        gone = tempfile.mkdtemp(prefix="whisperd-decoder-", dir=Path.cwd())
+    os.chdir(gone)
+    Path(gone).rmdir()
+
+
 def main() -> None:
     """Prepare the process and what is slow (the libraries, the detector's session), then serve the pipe."""
     os.umask(0o077)
     decoder = Decoder()
-    with tempfile.TemporaryDirectory(prefix="whisperd-decoder-") as gone:
-        os.chdir(gone)
+    _go_nowhere()
     restrain()
 
     def handle(request: Decode | DecodeMore) -> Decoded:

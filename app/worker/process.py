@@ -27,8 +27,9 @@ from app.worker.messages import Failed, Ready
 _FOR_TORCH = {"PYTORCH_ENABLE_MPS_FALLBACK": "1"}
 #: Torch's own lower mark of the memory that MPS takes, as a share of what the Mac recommends.
 _LOW_WATERMARK = 1.4
-#: A child never asks the hub, and what it says is read at once.
-_FOR_ALL = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+#: A child never asks the hub, tells nobody that it runs (onnxruntime would, from its import on), and what it says is
+#: read at once.
+_FOR_ALL = {"HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
 #: How often a child's memory is looked at while it works.
 _MEMORY_POLL_S = 0.05
 #: How often a deadline's clock is looked at, so that it notices a sleep.

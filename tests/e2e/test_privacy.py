@@ -78,6 +78,20 @@ def test_an_upload_is_for_its_user_alone_while_it_is_worked_on_and_gone_afterwar
     assert not list((state / "spool").iterdir())
 
 
+def test_no_library_keeps_an_account_of_its_use(start_server: StartServer, tmp_path: Path) -> None:
+    """onnxruntime's telemetry begins with its import: a device id and a store in the cache folder, then uploads."""
+    home = tmp_path / "home"
+    home.mkdir()
+    places = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+    # What would keep it quiet by itself: signs that tests run, or that it was told to.
+    quiet = {"CI": "", "GITHUB_ACTIONS": "", "ORT_RUNNING_UNIT_TESTS": "", "ORT_DISABLE_TELEMETRY": "0"}
+    server = start_server(backend="faster-whisper", model="micro", env={**places, **quiet})
+    assert server.transcribe(CLIP.path).status_code == 200
+    server.stop()
+    kept = [str(path) for path in home.rglob("*") if "microsoft" in str(path).lower() or "onnx" in path.name.lower()]
+    assert kept == []
+
+
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not here")
 def test_nothing_leaves_the_machine(tmp_path: Path) -> None:
     """From the start to the end of a server with a real model, none of its processes connects or sends anywhere."""
