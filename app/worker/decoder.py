@@ -8,6 +8,7 @@ writes only its user can read.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -206,13 +207,11 @@ def _data_bytes() -> int | None:
 
 
 def _go_nowhere() -> None:
-    """Work in a folder that is no more, where no relative name leads anywhere."""
-    try:
-        gone = tempfile.mkdtemp(prefix="whisperd-decoder-")
-    except OSError:  # a container whose root is read-only has no folder for such things
-        gone = tempfile.mkdtemp(prefix="whisperd-decoder-", dir=Path.cwd())
-    os.chdir(gone)
-    Path(gone).rmdir()
+    """Work in a folder that is no more, where no relative name leads anywhere; or stay in the spool's empty one where
+    there is no place for such a folder, as in a container whose root is read-only.
+    """
+    with contextlib.suppress(OSError), tempfile.TemporaryDirectory(prefix="whisperd-decoder-") as gone:
+        os.chdir(gone)
 
 
 def main() -> None:

@@ -155,20 +155,6 @@ def test_steps_never_overlap_and_a_dictation_overtakes_a_long_recording(
     server.stop()
 
 
-def test_sigterm_answers_what_runs_and_leaves_nothing_behind(start_server: StartServer, tmp_path: Path) -> None:
-    server = start_server(backend="fake", model=script_of(tmp_path, seconds_per_step=20), drain_s=1)
-    thread, answers = in_background(lambda: server.transcribe(CLIP.path))
-    wait_for(lambda: busy(server), 10, server.log)
-    children = server.children("app.worker")
-    started = time.monotonic()
-    assert server.stop() == 0
-    assert time.monotonic() - started < 6
-    thread.join(5)
-    assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "shutting_down")
-    assert not any(child.is_running() for child in children)
-    assert list((server.log.parent / "state" / "spool").iterdir()) == []
-
-
 def test_a_full_queue_is_a_429_that_says_when_to_come_back(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server(backend="fake", model=script_of(tmp_path, seconds_per_step=1), queue_jobs=1)
     thread, answers = in_background(lambda: server.transcribe(CLIP.path))

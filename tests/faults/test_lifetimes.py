@@ -1,0 +1,143 @@
+"""How a server ends, by SIGTERM and by SIGKILL, and what is left then; and how its workers and decoders may fail."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.conftest import Recording, StartServer, clips, script_of, wait_for
+from tests.faults.test_workers import in_background
+from tests.steps import steps_of
+
+CLIP = clips("en000")[0]
+#: 50 is what a release is tried with.
+KILLS = int(os.environ.get("WHISPERD_TEST_KILLS", "5"))
+
+
+@pytest.mark.parametrize("requests", [0, 1, 3], ids=["idle", "running", "queued"])
+def test_sigterm_ends_with_0_answers_all_and_leaves_nothing(
+    start_server: StartServer, tmp_path: Path, requests: int
+) -> None:
+    log = tmp_path / "steps"
+    server = start_server(backend="fake", model=script_of(tmp_path, seconds_per_step=20, log=str(log)), drain_s=1)
+    # Each with words of its own, or they would be one job.
+    asked = [in_background(lambda n=n: server.transcribe(CLIP.path, prompt=f"{n}")) for n in range(requests)]
+    folders = server.log.parent / "state" / "spool"
+    wait_for(lambda: len(list(folders.glob("server-*/job-*"))) == requests, 20, server.log)
+    wait_for(lambda: not requests or bool(steps_of(log)), 20, server.log)
+    children = psutil.Process(server.pid).children(recursive=True)
+    assert server.stop() == 0
+    for thread, answers in asked:
+        thread.join(10)
+        assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "shutting_down")
+    assert not [child for child in children if child.is_running()]
+    assert list(folders.iterdir()) == []
+    said = server.log.read_text()
+    assert ("jobs dropped at shutdown jobs=" in said) == bool(requests)
+    assert "Traceback" not in said
+
+
+def test_after_sigkill_no_process_stays_and_the_next_start_sweeps_what_was_left(
+    start_server: StartServer, tmp_path: Path, long_recording: Recording
+) -> None:
+    state, dice = tmp_path / "state", random.Random(1)
+    script = script_of(tmp_path, seconds_per_step=0.1)
+    for _ in range(KILLS):
+        server = start_server(backend="fake", model=script, state_dir=state, max_batch=1)
+        thread, _ = in_background(lambda: attempt(server.url, long_recording.path))  # noqa: B023
+        time.sleep(dice.uniform(0, 1.5))
+        children = psutil.Process(server.pid).children(recursive=True)
+        assert children
+        server.process.kill()
+        server.process.wait()
+        thread.join(20)
+        wait_for(lambda: not any(map(lives, children)), 10, server.log)  # noqa: B023
+    server = start_server(backend="fake", model=script, state_dir=state)
+    (own,) = (state / "spool").iterdir()
+    assert sorted(each.name for each in own.iterdir()) == ["empty", "lock"]
+    assert server.transcribe(CLIP.path).status_code == 200
+    assert server.stop() == 0
+    assert list((state / "spool").iterdir()) == []
+
+
+def attempt(url: str, path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            httpx.post(f"{url}/v1/audio/transcriptions", files={"file": file}, timeout=30)
+    except httpx.TransportError:
+        pass
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("fault", ["segv", "abort", "kill", "exit"])
+def test_a_worker_that_dies_once_of_whatever_costs_its_job_nothing(
+    start_server: StartServer, tmp_path: Path, fault: str
+) -> None:
+    script = script_of(tmp_path, on_step={"1": fault}, once=str(tmp_path / "once"))
+    server = start_server(backend="fake", model=script)
+    assert server.transcribe(CLIP.path).json()["text"] == "w0"
+    assert server.transcribe(CLIP.path).status_code == 200
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("fault", ["hang", "spin", "freeze", "stop"])
+def test_a_step_that_never_returns_is_a_504_and_what_is_queued_is_done(
+    start_server: StartServer, tmp_path: Path, fault: str
+) -> None:
+    log = tmp_path / "steps"
+    script = script_of(tmp_path, on_step={"1": fault}, once=str(tmp_path / "once"), log=str(log))
+    server = start_server(backend="fake", model=script, step_timeout_s=2)
+    hung, answers = in_background(lambda: server.transcribe(CLIP.path))
+    wait_for(lambda: bool(steps_of(log)), 20, server.log)
+    queued = [in_background(lambda: server.transcribe(CLIP.path, prompt="queued")) for _ in range(3)]
+    hung.join(30)
+    assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (504, "deadline_exceeded")
+    for thread, others in queued:
+        thread.join(30)
+        assert others[0].status_code == 200
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("fault", ["segv", "freeze", "memory"])
+def test_a_load_that_fails_in_any_way_is_a_503_with_a_reason(
+    start_server: StartServer, tmp_path: Path, fault: str
+) -> None:
+    server = start_server(backend="fake", model=script_of(tmp_path, load=fault), ready=False, load_timeout_s=2)
+    answer = server.transcribe(CLIP.path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "backend_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert httpx.get(f"{server.url}/ready").status_code == 503
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
+def test_a_decoder_that_dies_in_mid_file_costs_nothing(
+    start_server: StartServer, tmp_path: Path, number: signal.Signals
+) -> None:
+    server = start_server(backend="fake", model=script_of(tmp_path))
+    wait_for(lambda: len(server.children("app.worker.decoder")) == 1, 20, server.log)
+    (decoder,) = server.children("app.worker.decoder")
+    decoder.suspend()
+    thread, answers = in_background(lambda: server.transcribe(CLIP.path))
+    folders = server.log.parent / "state" / "spool"
+    wait_for(lambda: bool(list(folders.glob("server-*/job-*/upload"))), 20, server.log)
+    time.sleep(0.2)
+    decoder.send_signal(number)
+    decoder.resume()
+    thread.join(30)
+    assert answers[0].status_code == 200
+    assert server.stop() == 0
