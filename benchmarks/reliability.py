@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -66,13 +67,22 @@ def _known() -> dict[str, Any]:
 def measured(command: str) -> dict[str, Any]:
     """Run it; its figures by row ("" are those of any), whether all goals hold, when and on what."""
     words, began = shlex.split(command), time.monotonic()
+    own = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+    words = words[len(own) :]
     with tempfile.TemporaryDirectory() as name:
         report = Path(name) / "report"
         if words[0] == "pytest":
             words += ["-q", f"--junitxml={report}"]
         elif "add_json" in (ROOT / Path(*words[0].split("."))).with_suffix(".py").read_text():
             words += ["--json", str(report)]
-        done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=ROOT,
+            env=os.environ | own,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
         if not report.exists():
             lines = [re.sub(r"\s+", " ", line).strip() for line in done.stdout.splitlines() if line != machine()]
             figures, holds = {"": [line for line in lines if line]}, done.returncode == 0

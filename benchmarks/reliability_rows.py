@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """``commands`` are words behind ``python -m``; with none, ``why`` says why nothing was run."""
+    """``commands`` are words behind ``python -m``, with their environment before them; with none, ``why`` says why
+    nothing was run.
+    """
 
     number: int
     tested: str
@@ -87,13 +89,13 @@ ROWS = (
         12,
         "a backend that never returns: in Python, in native code without and with the interpreter's lock",
         "504 at the deadline ± 1 s, worker replaced within 5 s and a load, other jobs end well",
-        ("pytest tests/faults/test_workers.py", "benchmarks.faults --rows 12"),
+        ("pytest tests/faults/test_lifetimes.py tests/faults/test_workers.py",),
     ),
     Row(
         13,
         "workers killed, aborted, out of memory, with figures that are none",
         "no server ends, no request is lost; a second death on the same recording is a 500 that is not retried",
-        ("pytest tests/faults/test_workers.py", "benchmarks.chaos --kills 200", "benchmarks.faults --rows 13"),
+        ("pytest tests/faults/test_lifetimes.py tests/faults/test_workers.py", "benchmarks.chaos --kills 200"),
     ),
     Row(
         14,
@@ -133,15 +135,15 @@ ROWS = (
     ),
     Row(
         20,
-        "mixed requests, then the server killed at random and started again, 50 times",
+        "the server killed with a recording in hand and started again, 50 times",
         "no file left, no orphan; ready within 2 s; files 0600 in folders 0700",
-        ("pytest tests/faults/test_lifetimes.py", "benchmarks.faults --rows 20"),
+        ("WHISPERD_TEST_KILLS=50 pytest tests/faults/test_lifetimes.py tests/engine/test_spool.py",),
     ),
     Row(
         21,
         "SIGTERM while idle, while a job runs, while one waits, while one is uploaded",
         "exit 0 within 1 s, else 6 s; children gone; all answered",
-        ("pytest tests/faults/test_lifetimes.py", "benchmarks.faults --rows 21", "benchmarks.rude"),
+        ("pytest tests/faults/test_lifetimes.py tests/faults/test_workers.py", "benchmarks.rude"),
     ),
     Row(
         22,
@@ -183,19 +185,19 @@ ROWS = (
         28,
         "a configuration that can never start, under a supervisor that always restarts",
         "parked after 5 starts with the reason in status.json; at most 20 log lines a start",
-        ("pytest tests/faults/test_parking.py", "benchmarks.faults --rows 28"),
+        ("pytest tests/faults/test_parking.py",),
     ),
     Row(
         29,
         "all processes stopped as by a sleep; clocks that jump",
         "no false 504, /health well 1 s after, no negative duration",
-        ("pytest tests/faults/test_clocks.py", "benchmarks.faults --rows 29"),
+        ("WHISPERD_TEST_SLEEP_S=120 pytest tests/faults/test_clocks.py",),
     ),
     Row(
         30,
-        "the N-th call of ten seams fails: files, pipes, processes, the jobs' database",
+        "the N-th call of 13 kinds fails, N = 1 and up: files, pipes, processes, the jobs' database, our own code",
         "a clean answer, the next request right, no place in the queue lost",
-        ("pytest tests/faults/test_nth_fault.py", "benchmarks.faults --rows 30"),
+        ("pytest tests/faults/test_nth_fault.py",),
     ),
     Row(
         31,

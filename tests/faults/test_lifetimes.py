@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -23,7 +24,7 @@ KILLS = int(os.environ.get("WHISPERD_TEST_KILLS", "5"))
 
 @pytest.mark.parametrize("requests", [0, 1, 3], ids=["idle", "running", "queued"])
 def test_sigterm_ends_with_0_answers_all_and_leaves_nothing(
-    start_server: StartServer, tmp_path: Path, requests: int
+    start_server: StartServer, tmp_path: Path, requests: int, figure: Callable[[int, str], None]
 ) -> None:
     log = tmp_path / "steps"
     server = start_server(backend="fake", model=script_of(tmp_path, seconds_per_step=20, log=str(log)), drain_s=1)
@@ -33,7 +34,11 @@ def test_sigterm_ends_with_0_answers_all_and_leaves_nothing(
     wait_for(lambda: len(list(folders.glob("server-*/job-*"))) == requests, 20, server.log)
     wait_for(lambda: not requests or bool(steps_of(log)), 20, server.log)
     children = psutil.Process(server.pid).children(recursive=True)
+    began = time.monotonic()
     assert server.stop() == 0
+    took = time.monotonic() - began
+    figure(21, f"{requests} requests: exit 0 after {took:.1f} s (drain_s 1)")
+    assert took < 6
     for thread, answers in asked:
         thread.join(10)
         assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "shutting_down")
@@ -45,7 +50,7 @@ def test_sigterm_ends_with_0_answers_all_and_leaves_nothing(
 
 
 def test_after_sigkill_no_process_stays_and_the_next_start_sweeps_what_was_left(
-    start_server: StartServer, tmp_path: Path, long_recording: Recording
+    start_server: StartServer, tmp_path: Path, long_recording: Recording, figure: Callable[[int, str], None]
 ) -> None:
     state, dice = tmp_path / "state", random.Random(1)
     script = script_of(tmp_path, seconds_per_step=0.1)
@@ -59,7 +64,9 @@ def test_after_sigkill_no_process_stays_and_the_next_start_sweeps_what_was_left(
         server.process.wait()
         thread.join(20)
         wait_for(lambda: not any(map(lives, children)), 10, server.log)  # noqa: B023
+    began = time.monotonic()
     server = start_server(backend="fake", model=script, state_dir=state)
+    figure(20, f"{KILLS} kills, no process and no file left; ready again after {time.monotonic() - began:.1f} s")
     (own,) = (state / "spool").iterdir()
     assert sorted(each.name for each in own.iterdir()) == ["empty", "lock"]
     assert server.transcribe(CLIP.path).status_code == 200
@@ -95,19 +102,25 @@ def test_a_worker_that_dies_once_of_whatever_costs_its_job_nothing(
 
 @pytest.mark.parametrize("fault", ["hang", "spin", "freeze", "stop"])
 def test_a_step_that_never_returns_is_a_504_and_what_is_queued_is_done(
-    start_server: StartServer, tmp_path: Path, fault: str
+    start_server: StartServer, tmp_path: Path, fault: str, figure: Callable[[int, str], None]
 ) -> None:
     log = tmp_path / "steps"
     script = script_of(tmp_path, on_step={"1": fault}, once=str(tmp_path / "once"), log=str(log))
     server = start_server(backend="fake", model=script, step_timeout_s=2)
     hung, answers = in_background(lambda: server.transcribe(CLIP.path))
     wait_for(lambda: bool(steps_of(log)), 20, server.log)
+    began = time.monotonic()
     queued = [in_background(lambda: server.transcribe(CLIP.path, prompt="queued")) for _ in range(3)]
     hung.join(30)
+    late = time.monotonic() - began
     assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (504, "deadline_exceeded")
     for thread, others in queued:
         thread.join(30)
         assert others[0].status_code == 200
+    figure(
+        12,
+        f"{fault}: 504 after {late:.1f} s of 2, those behind it done {time.monotonic() - began - late:.1f} s later",
+    )
     assert server.stop() == 0
 
 

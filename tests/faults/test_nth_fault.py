@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import Recording, Server, StartServer, clips, script_of, wait_for
+from tests.conftest import Recording, Server, StartServer, clips, join_windows, script_of, wait_for
 
 CLIP = clips("en000")[0]
 #: Call -> what it raises. The calls are looked up in the HTTP process alone.
@@ -122,6 +122,11 @@ def faults(start_server: StartServer, tmp_path: Path) -> Iterator[Faults]:
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def two_windows(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    return join_windows(clips("en")[:2], tmp_path_factory.mktemp("long") / "long.wav")
+
+
 def at_once(server: Server, recording: Path) -> httpx.Response:
     return server.transcribe(recording, timeout=30)
 
@@ -151,12 +156,12 @@ def test_a_call_that_fails_costs_its_request_at_most(
     faults: Faults,
     seam: str,
     ask: Callable[[Server, Path], httpx.Response],
-    long_recording: Recording,
+    two_windows: Recording,
     figure: Callable[[int, str], None],
 ) -> None:
     server, answers = faults.server, list[int]()
     # What is done in one step is not written down before its end.
-    recording = long_recording.path if seam.endswith("append") else CLIP.path
+    recording = two_windows.path if seam.endswith("append") else CLIP.path
     for call in itertools.count(1):
         assert call < MOST
         if seam == "subprocess:Popen":
