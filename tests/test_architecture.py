@@ -94,7 +94,7 @@ NAMES_THAT_SAY_NOTHING = {"common", "helper", "helpers", "misc", "util", "utils"
 
 #: Test modules that mirror no single package.
 WHOLE_PRODUCT = {"architecture", "scripts"}
-WHOLE_PRODUCT_FOLDERS = {"clients", "e2e", "faults", "hostile"}
+WHOLE_PRODUCT_FOLDERS = {"clients", "docs", "e2e", "faults", "hostile"}
 
 #: Put together here so that this file does not hold them: places of the machine it was written on, and of packages.
 NOT_FOR_COMMITS = ("../" + "shared", "/" + "work/", "pypi.org/" + "simple", "files.python" + "hosted.org")
