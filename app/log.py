@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger("whisperd")
 #: The request that is being answered, "" outside of any. Tasks that a request starts have it too.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
+#: The log's file is put aside then, over the one before.
+_FILE_BYTES = 10_000_000
 #: Between two lines that say the same of a lasting shortage.
 _RARELY_S = 10.0
 
@@ -41,9 +47,25 @@ class _Json(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def set_up(level: str, style: str = "text") -> None:
-    """Send every logger of this process to standard error at ``level``; ``style`` is ``text`` or ``json``."""
-    handler = logging.StreamHandler(sys.stderr)
+class _File(RotatingFileHandler):
+    """A file for its user alone, which is put aside as ``.1`` once it is large."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, maxBytes=_FILE_BYTES, backupCount=1, encoding="utf-8")
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding="utf-8", opener=_private)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def set_up(level: str, style: str = "text", file: Path | None = None) -> None:
+    """Send every logger of this process to standard error, or to ``file``, at ``level``; ``style`` is ``text`` or
+    ``json``. Raises ``OSError`` where the file cannot be written.
+    """
+    handler = _File(file) if file else logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if style == "json" else _Text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # What the application did not catch has been logged without its text by then; uvicorn's traceback has it.

@@ -151,6 +151,9 @@ class Settings(BaseSettings):
     pull: bool = Field(False, description="download the model first if it is not on this machine")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     log_format: Literal["text", "json"] = Field("text", description="text or json")
+    log_file: Path | None = Field(
+        None, description="file for the log, instead of standard error; at 10 MB it is put aside as FILE.1"
+    )
     cache_dir: Path = Field(
         default_factory=lambda: platformdirs.user_cache_path("whisperd", appauthor=False),
         description="folder for converted models",

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -106,3 +107,21 @@ def test_a_shortage_of_descriptors_is_a_line_in_a_while_and_other_errors_stay(
         "no descriptors are left: connections wait",
         "something else",
     ]
+
+
+def test_a_file_is_private_and_put_aside_once_it_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "_FILE_BYTES", 1000)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    path = tmp_path / "whisperd.log"
+    try:
+        log.set_up("info", "text", path)
+        for number in range(50):
+            log.event("something", number=number)
+        (handler,) = root.handlers
+        handler.close()
+    finally:
+        logging.basicConfig(level=level, handlers=handlers, force=True)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["whisperd.log", "whisperd.log.1"]
+    assert all(each.stat().st_size <= 1000 and each.stat().st_mode & 0o777 == 0o600 for each in tmp_path.iterdir())
+    assert "number=49" in path.read_text()

@@ -65,7 +65,7 @@ def _serve(options: argparse.Namespace, started: Callable[[], None]) -> int:
     settings = settings_of(options)
     _check_exposure(settings)
     _check_tls(settings)
-    log.set_up(settings.log_level, settings.log_format)
+    _set_up_log(settings)
     _give_memory_back()
     catalog = catalog_of(settings)
     if settings.pull and not catalog.has(""):
@@ -162,6 +162,14 @@ def room(connections: int) -> int:
                 files=soft,
             )
     return connections
+
+
+def _set_up_log(settings: Settings) -> None:
+    try:
+        log.set_up(settings.log_level, settings.log_format, settings.log_file)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise SettingsError(f"The log cannot be written to {settings.log_file} ({reason}); see --log-file.") from None
 
 
 def _give_memory_back() -> None:

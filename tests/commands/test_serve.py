@@ -137,3 +137,20 @@ def test_more_connections_than_files_are_no_trouble(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert "Traceback" not in log.read_text()
     assert "connections=16" in log.read_text()
+
+
+def test_the_log_goes_to_a_file_where_that_is_asked_for(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(backend="fake", model="{}", log_file=tmp_path / "whisperd.log")
+    assert server.stop() == 0
+    assert "whisperd starts" in (tmp_path / "whisperd.log").read_text()
+    assert server.log.read_text() == ""
+
+
+def test_a_log_that_cannot_be_written_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "serve", "--backend", "fake", "--model", "{}", "--log-file", str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"whisperd: The log cannot be written to {tmp_path} (Is a directory); see --log-file.\n"
