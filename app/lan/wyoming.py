@@ -262,8 +262,13 @@ class Connection:
         await self._send(TranscriptStop())
 
     async def _next(self) -> Event | None:
-        async with asyncio.timeout(self._server.idle_s):
-            found = await read_event(self._reader)
+        try:
+            async with asyncio.timeout(self._server.idle_s):
+                found = await read_event(self._reader)
+        except TimeoutError:
+            if asyncio.current_task() in self._server.busy:
+                raise RequestTimeout("The sound stopped coming before audio-stop; send it again.") from None
+            raise
         if found is None:
             return None
         self._streams = found.version >= _STREAMING
