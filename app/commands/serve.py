@@ -195,6 +195,8 @@ def _check_exposure(settings: Settings) -> None:
             f"Listening on {settings.host} lets others on the network in: make a key that they must send with "
             "`whisperd keys add NAME` (or set WHISPERD_API_KEY), or say --no-auth to let everybody in."
         )
+    if settings.wyoming_port is None and exposed(settings.wyoming_host):
+        raise SettingsError("--wyoming-host is given without --wyoming-port: say which port, usually 10300.")
 
 
 def _check_tls(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import socket
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from zeroconf import ServiceBrowser, ServiceListener, Zeroconf
 
 from app import __version__
+from app.commands.flags import add_settings, settings_of
 from app.lan import announce
 from app.lan.announce import Announced, Announcer, addresses_of, announced_of, interfaces_of
 from app.settings import Settings
@@ -115,6 +117,14 @@ def test_only_what_others_reach_is_announced(tmp_path: Path) -> None:
     assert kinds(host="0.0.0.0") == ["_http._tcp"]
     assert kinds(wyoming_host="0.0.0.0") == ["_wyoming._tcp"]
     assert kinds(host="192.0.2.1", wyoming_host="::") == ["_http._tcp", "_wyoming._tcp"]
+
+
+@pytest.mark.parametrize(("flags", "expected"), [([], True), (["--no-bonjour"], False)])
+def test_the_flag_turns_it_off(flags: list[str], expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WHISPERD_BONJOUR", raising=False)
+    parser = argparse.ArgumentParser()
+    add_settings(parser)
+    assert settings_of(parser.parse_args([*flags, "--backend", "fake"])).bonjour is expected
 
 
 def test_the_record_says_what_a_client_needs_and_no_secret_and_no_path(tmp_path: Path) -> None:
