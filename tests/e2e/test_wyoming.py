@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 import wave
 from dataclasses import dataclass
 from pathlib import Path
@@ -307,3 +309,10 @@ def test_no_word_of_it_is_logged(micro: Wyoming, tmp_path: Path) -> None:
     assert "key=wyoming" in log
     assert text not in log
     assert max(text.split(), key=len) not in log
+
+
+def test_an_address_without_a_port_is_a_sentence_at_the_start(tmp_path: Path) -> None:
+    words = ["--wyoming-host", "0.0.0.0", "--backend", "fake", "--model", "x", "--state-dir", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "app", "serve", *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "--wyoming-port" in done.stderr
