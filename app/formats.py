@@ -145,3 +145,21 @@ def _clock(seconds: float, decimal_mark: str) -> str:
 def _vtt_text(text: str) -> str:
     """Cue text with the three characters that WebVTT reserves escaped (W3C WebVTT 1, section 4.2.2)."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+class DeltaText:
+    """Segments' texts as deltas that, joined, are the stripped text: white space waits until text follows it."""
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        """What may be sent now; perhaps nothing."""
+        text = self._held + text
+        if not self._begun:
+            text = text.lstrip()
+        sent = text.rstrip()
+        self._held = text[len(sent) :]
+        self._begun = self._begun or bool(sent)
+        return sent

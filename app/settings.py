@@ -148,6 +148,15 @@ class Settings(BaseSettings):
         1024, ge=1, description="connections held at once; where there are more, those without a request are closed"
     )
     drain_s: float = Field(5, ge=0, description="seconds that running requests get at shutdown")
+    bonjour: bool = Field(True, description="say on the local network that the server is there, where it listens to it")
+    wyoming_port: int | None = Field(
+        None, ge=0, le=65535, description="port for Home Assistant's protocol Wyoming, usually 10300; off without it"
+    )
+    wyoming_host: str = Field(
+        "127.0.0.1",
+        description="address to listen on for Wyoming; it knows no keys, so beyond this machine everybody on the "
+        "network can transcribe",
+    )
     pull: bool = Field(False, description="download the model first if it is not on this machine")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     log_format: Literal["text", "json"] = Field("text", description="text or json")

@@ -195,7 +195,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
         given = {"port": port, "cache_dir": cache, "state_dir": folder / "state", "retry_keep_s": 0, **flags}
         words = [word for name, value in given.items() for word in _flag(name, value)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("WHISPERD_")}
-        environment |= {"WHISPERD_CONFIG": str(folder / "none.toml"), **(env or {})}
+        # A test that listens beyond this machine announces nothing to the network that it runs in.
+        environment |= {"WHISPERD_CONFIG": str(folder / "none.toml"), "WHISPERD_BONJOUR": "false", **(env or {})}
         log = folder / "log"
         with log.open("wb") as stderr:
             process = subprocess.Popen([sys.executable, "-m", "app", "serve", *words], stderr=stderr, env=environment)

@@ -18,29 +18,11 @@ from app.api.errors import error_body
 from app.api.responses import BACKEND
 from app.engine.device import Device
 from app.engine.job import Job
-from app.formats import dump, logprobs_body, token_usage
+from app.formats import DeltaText, dump, logprobs_body, token_usage
 from app.transcript import Segment, Transcript
 
 #: Proxies and SDKs give up on a silent connection after 30 s or more.
 HEARTBEAT_S = 5.0
-
-
-class DeltaText:
-    """Segments' texts as deltas that, joined, are the stripped text: white space waits until text follows it."""
-
-    def __init__(self) -> None:
-        self._begun = False
-        self._held = ""
-
-    def push(self, text: str) -> str:
-        """What may be sent now; perhaps nothing."""
-        text = self._held + text
-        if not self._begun:
-            text = text.lstrip()
-        sent = text.rstrip()
-        self._held = text[len(sent) :]
-        self._begun = self._begun or bool(sent)
-        return sent
 
 
 class HeldAnswer(Response, ABC):

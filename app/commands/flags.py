@@ -19,7 +19,12 @@ def add_settings(parser: argparse.ArgumentParser, names: Collection[str] | None 
             continue
         flag, text = f"--{name.replace('_', '-')}", (field.description or "").replace("%", "%%")
         if field.annotation is bool:
-            group.add_argument(flag, action="store_true", default=None, help=text)
+            if field.default:
+                group.add_argument(
+                    f"--no-{flag[2:]}", dest=name, action="store_false", default=None, help=f"do not {text}"
+                )
+            else:
+                group.add_argument(flag, action="store_true", default=None, help=text)
         else:
             shown = "" if field.default_factory or field.default in ("", None) else f" (default {field.default})"
             group.add_argument(flag, metavar="VALUE", help=text + shown)

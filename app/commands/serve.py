@@ -31,6 +31,8 @@ from app.engine.build import catalog_of
 from app.engine.engine import Engine
 from app.errors import ShuttingDown
 from app.hardware import detect
+from app.lan.announce import Announcer, announced_of
+from app.lan.wyoming import Wyoming
 from app.service.caffeine import stay_awake
 from app.service.parking import supervised
 from app.settings import Settings, SettingsError, exposed, origin, state_dir
@@ -73,9 +75,13 @@ def _serve(options: argparse.Namespace, started: Callable[[], None]) -> int:
             catalog.pull("", report)
     catalog.resolve("")  # without weights, stop here with the sentence that says what to do
     _check_writable(settings.state_dir)
-    listener = _listen(settings)
     choice, machine = settings.choice, detect()
-    with contextlib.closing(listener):
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(contextlib.closing(_listen(settings.host, settings.port, "--port")))
+        wyoming = None
+        if settings.wyoming_port is not None:
+            wyoming = _listen(settings.wyoming_host, settings.wyoming_port, "--wyoming-port")
+            held.enter_context(contextlib.closing(wyoming))
         log.event(
             "whisperd starts",
             version=__version__,
@@ -91,7 +97,7 @@ def _serve(options: argparse.Namespace, started: Callable[[], None]) -> int:
             log.event("micro is a toy model: it understands synthetic speech only, not people")
         # uvicorn shuts down in order and then raises the signal again: an end that was asked for is no failure.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        server = _Server(settings, started)
+        server = _Server(settings, started, wyoming)
         server.run(sockets=[listener])
     return 0 if server.started else 1  # what kept it from starting is in the log
 
@@ -99,9 +105,13 @@ def _serve(options: argparse.Namespace, started: Callable[[], None]) -> int:
 class _Server(uvicorn.Server):
     """uvicorn, except that on its way down the engine answers what it still holds before connections are cut."""
 
-    def __init__(self, settings: Settings, started: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, started: Callable[[], None], wyoming: socket.socket | None) -> None:
         self._app = create_app(settings)
+        self._settings = settings
         self._started = started
+        self._wyoming_listener = wyoming
+        self._wyoming: Wyoming | None = None
+        self._announcer: Announcer | None = None
         self._drain_s = settings.drain_s
         self._awake: asyncio.Task[None] | None = None
         super().__init__(
@@ -124,9 +134,27 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            assert sockets is not None
+            await self._join_lan(sockets)
             self._started()
             engine: Engine = self._app.state.service.engine
             self._awake = asyncio.create_task(stay_awake(lambda: bool(engine.jobs)))
+
+    async def _join_lan(self, sockets: list[socket.socket]) -> None:
+        """Serve Wyoming, and announce what others than this machine reach."""
+        settings, service, wyoming = self._settings, self._app.state.service, self._wyoming_listener
+        if wyoming is not None:
+            # uvicorn waits for its tasks on the way down.
+            self._wyoming = Wyoming(settings, service.engine, service.catalog, self.server_state.tasks)
+            await self._wyoming.start(wyoming)
+        port = sockets[0].getsockname()[1]
+        wyoming_port = None if wyoming is None else wyoming.getsockname()[1]
+        wants_key = not settings.no_auth or any(not key.admin for key in service.keyring.keys)
+        if services := announced_of(settings, port, wyoming_port, wants_key=wants_key):
+            # Where HTTP is for this machine alone, what is announced is Wyoming.
+            host = settings.host if exposed(settings.host) else settings.wyoming_host
+            self._announcer = Announcer(services, host)
+            self._announcer.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._awake is not None:
@@ -135,11 +163,18 @@ class _Server(uvicorn.Server):
             if (service := getattr(self._app.state, "service", None)) is not None:
                 service.pulls.stop()
                 tasks.start_soon(self._drain, service.engine)
-            await super().shutdown(sockets)
+            async with anyio.create_task_group() as farewell:
+                if self._announcer is not None:
+                    farewell.start_soon(self._announcer.withdraw)
+                if self._wyoming is not None:
+                    self._wyoming.refuse()
+                await super().shutdown(sockets)
             tasks.cancel_scope.cancel()
 
     async def _drain(self, engine: Engine) -> None:
         await engine.drain(self._drain_s)
+        if self._wyoming is not None:
+            self._wyoming.break_off()
         for connection in list(self.server_state.connections):
             if isinstance(connection, Connection):
                 connection.break_off(ShuttingDown("The server is going down; send the request again."))
@@ -185,6 +220,8 @@ def _check_exposure(settings: Settings) -> None:
             f"Listening on {settings.host} lets others on the network in: make a key that they must send with "
             "`whisperd keys add NAME` (or set WHISPERD_API_KEY), or say --no-auth to let everybody in."
         )
+    if settings.wyoming_port is None and exposed(settings.wyoming_host):
+        raise SettingsError("--wyoming-host is given without --wyoming-port: say which port, usually 10300.")
 
 
 def _check_tls(settings: Settings) -> None:
@@ -218,14 +255,14 @@ def _check_writable(folder: Path) -> None:
         ) from None
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family: Any = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def _listen(host: str, port: int, flag: str) -> socket.socket:
+    family: Any = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise SettingsError(
-            f"Cannot listen on {settings.host}:{settings.port} ({os.strerror(error.errno or 0)}); "
-            "is another server running there? Choose another with --port."
+            f"Cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}); "
+            f"is another server running there? Choose another with {flag}."
         ) from None
     # Connections inherit it; asyncio sets it only on sockets that name their protocol, and without it every answer on a
     # connection that is kept waits 40 ms for the client's acknowledgement.

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.stream import DeltaText
+from app.formats import DeltaText
 from tests.conftest import Recording, Server, StartServer, clips, script_of, wait_for, word_error_rate
 
 CLIP = clips("en000")[0]

@@ -61,8 +61,8 @@ def page() -> str:
 
 
 def _row(name: str, field: FieldInfo) -> str:
-    flag = "" if name in _NO_FLAG else f"`--{name.replace('_', '-')}`"
-    default = "no" if field.default is False else f"{field.default}"
+    flag = "" if name in _NO_FLAG else f"`--{'no-' * (field.default is True)}{name.replace('_', '-')}`"
+    default = {True: "yes", False: "no"}[field.default] if field.annotation is bool else f"{field.default}"
     if name in _PLACES:
         default = _PLACES[name]
     elif field.default in ("", None) or field.default_factory:
