@@ -25,7 +25,7 @@ KILLS = int(os.environ.get("WHISPERD_TEST_KILLS", "5"))
 
 @pytest.mark.parametrize("requests", [0, 1, 3], ids=["idle", "running", "queued"])
 def test_sigterm_ends_with_0_answers_all_and_leaves_nothing(
-    start_server: StartServer, tmp_path: Path, requests: int, figure: Callable[[int, str], None]
+    start_server: StartServer, tmp_path: Path, requests: int, figure: Callable[..., None]
 ) -> None:
     log = tmp_path / "steps"
     server = start_server(backend="fake", model=script_of(tmp_path, seconds_per_step=20, log=str(log)), drain_s=1)
@@ -38,7 +38,7 @@ def test_sigterm_ends_with_0_answers_all_and_leaves_nothing(
     began = time.monotonic()
     assert server.stop() == 0
     took = time.monotonic() - began
-    figure(21, f"{requests} requests: exit 0 after {took:.1f} s (drain_s 1)")
+    figure(21, f"{requests} requests: exit 0 after {took:.1f} s (drain_s 1)", holds=took <= (6 if requests else 1))
     assert took < 6
     for thread, answers in asked:
         thread.join(10)
@@ -51,7 +51,7 @@ def test_sigterm_ends_with_0_answers_all_and_leaves_nothing(
 
 
 def test_after_sigkill_no_process_stays_and_the_next_start_sweeps_what_was_left(
-    start_server: StartServer, tmp_path: Path, long_recording: Recording, figure: Callable[[int, str], None]
+    start_server: StartServer, tmp_path: Path, long_recording: Recording, figure: Callable[..., None]
 ) -> None:
     state, dice = tmp_path / "state", random.Random(1)
     script = script_of(tmp_path, seconds_per_step=1)
@@ -87,6 +87,7 @@ def test_after_sigkill_no_process_stays_and_the_next_start_sweeps_what_was_left(
         20,
         f"{KILLS} kills, {sum(left)} files left by them, none after the next start, no process; "
         f"ready after {sorted(starts)[len(starts) // 2]:.1f} s, at most {max(starts):.1f}",
+        holds=max(starts) <= 2,
     )
     assert server.transcribe(CLIP.path).status_code == 200
     assert server.stop() == 0
@@ -121,7 +122,7 @@ def test_a_worker_that_dies_once_of_whatever_costs_its_job_nothing(
 
 @pytest.mark.parametrize("fault", ["hang", "spin", "freeze", "stop"])
 def test_a_step_that_never_returns_is_a_504_and_what_is_queued_is_done(
-    start_server: StartServer, tmp_path: Path, fault: str, figure: Callable[[int, str], None]
+    start_server: StartServer, tmp_path: Path, fault: str, figure: Callable[..., None]
 ) -> None:
     log = tmp_path / "steps"
     script = script_of(tmp_path, on_step={"1": fault}, once=str(tmp_path / "once"), log=str(log))
@@ -141,12 +142,13 @@ def test_a_step_that_never_returns_is_a_504_and_what_is_queued_is_done(
     hung_step, *others_steps = steps_of(log)
     assert len(others_steps) == 3, "each had a step of its own"
     assert hung_step.pid not in {step.pid for step in others_steps}, "another worker did them"
-    figure(12, f"{fault}: 504 after {late:.1f} s of 2, the 3 jobs behind it done {behind:.1f} s later")
+    text = f"{fault}: 504 after {late:.1f} s of 2, the 3 jobs behind it done {behind:.1f} s later"
+    figure(12, text, holds=abs(late - 2) <= 1 and behind <= 5)
     assert server.stop() == 0
 
 
 def test_figures_that_are_none_reach_nobody_and_cost_no_other_job(
-    start_server: StartServer, tmp_path: Path, figure: Callable[[int, str], None]
+    start_server: StartServer, tmp_path: Path, figure: Callable[..., None]
 ) -> None:
     """Every other step gives NaN, for clients who come four at a time and ask for all the figures there are."""
     faults = {str(step): "nan" for step in range(1, 101, 2)}
