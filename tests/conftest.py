@@ -89,9 +89,11 @@ def _pcm(path: Path) -> bytes:
 
 
 @pytest.fixture
-def figure(record_property: Callable[[str, object], None]) -> Callable[[int, str], None]:
-    """Note what a test measured for a row of docs/reliability.md."""
-    return lambda row, text: record_property(f"row {row}", text)
+def figure(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Note what a test measured for a row of docs/reliability.md, and with ``holds`` whether that reaches its goal: of
+    times, which depend on the machine, the page says so and the test passes.
+    """
+    return lambda row, text, holds=True: record_property(f"row {row}", text if holds else f"{text} (**missed**)")
 
 
 @pytest.fixture(scope="session")

@@ -182,6 +182,8 @@ def test_a_call_that_fails_costs_its_request_at_most(
         if not hit:
             break
     assert httpx.get(f"{server.url}/v1/queue").json()["data"] == []
+    spool = server.log.parent / "state" / "spool"
+    wait_for(lambda: not list(spool.glob("server-*/job-*")), 10, server.log)
     assert len(answers) > 1 or (seam in DURABLE and ask is at_once), "nothing calls it"
     if len(answers) > 1:
         figure(30, f"{seam.partition(':')[2]}, {ask.__name__.replace('_', ' ')}: {len(answers) - 1} faults")
