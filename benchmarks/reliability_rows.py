@@ -87,8 +87,8 @@ ROWS = (
     ),
     Row(
         12,
-        "a backend that never returns: in Python, in native code without and with the interpreter's lock",
-        "504 at the deadline ± 1 s, worker replaced within 5 s and a load, other jobs end well",
+        "a step that never returns: in Python, in native code without and with the interpreter's lock, stopped",
+        "504 at the step's deadline ± 1 s, worker replaced within 5 s and a load, other jobs end well",
         ("pytest tests/faults/test_lifetimes.py tests/faults/test_workers.py",),
     ),
     Row(
