@@ -127,7 +127,7 @@ def page(known: dict[str, Any]) -> str:
         figures = [text for each in found for of in ("", str(row.number)) for text in each["figures"].get(of, [])]
         figures += [f"not run: `{command}`" for command in missing] or ([row.why] if row.why else [])
         by = "<br>".join(f"`{command}`" for command in row.commands)
-        cells = [str(row.number), row.tested, row.goal, "; ".join(figures), by]
+        cells = [str(row.number), row.tested, row.goal, "<br>".join(figures), by]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     held = sum(_holds(row, known) for row in ROWS)
     summary = f"{held} of {len(ROWS)} rows hold in every part.\n\n"

@@ -126,7 +126,7 @@ ROWS = (
     ),
     Row(
         18,
-        "uploads over the limit, announced and not, from four kinds of client",
+        "uploads over the limit, announced and not, from curl, httpx and OpenAI's SDK",
         "413 seen 100 of 100, one attempt each; +20 MB",
         ("benchmarks.rude",),
     ),
