@@ -179,6 +179,12 @@ class Settings(BaseSettings):
         default_factory=dict, description="own models: name -> folder (configuration file only)"
     )
 
+    @field_validator("cache_dir", "hub_dir", "keys_file", "log_file", "state_dir", "tls_cert", "tls_key")
+    @classmethod
+    def _whole(cls, value: Path | None) -> Path | None:
+        """Children work in folders of their own, where a relative path leads elsewhere."""
+        return value and value.expanduser().absolute()
+
     @field_validator("backend")
     @classmethod
     def _known_backend(cls, value: str) -> str:

@@ -85,3 +85,11 @@ def test_a_configuration_that_may_not_be_read_is_a_bad_setting(tmp_path: Path, m
     monkeypatch.setenv("WHISPERD_CONFIG", str(named))
     with pytest.raises(SettingsError, match=r"cannot be read: .*Permission denied"):
         load_settings()
+
+
+@pytest.mark.parametrize("name", ["cache_dir", "hub_dir", "keys_file", "log_file", "state_dir", "tls_cert", "tls_key"])
+def test_a_relative_path_is_one_from_here(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert getattr(load_settings(**{name: Path("below/it")}), name) == tmp_path / "below" / "it"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert getattr(load_settings(**{name: "~/it"}), name) == tmp_path / "it"

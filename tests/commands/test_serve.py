@@ -154,3 +154,10 @@ def test_a_log_that_cannot_be_written_stops_the_start_with_a_sentence(tmp_path: 
     )
     assert done.returncode == 1
     assert done.stderr == f"whisperd: The log cannot be written to {tmp_path} (Is a directory); see --log-file.\n"
+
+
+def test_a_server_that_is_told_relative_folders_transcribes(start_server: StartServer, tmp_path: Path) -> None:
+    here = Path(os.path.relpath(tmp_path))
+    server = start_server(backend="faster-whisper", model="micro", state_dir=here / "state", cache_dir=here / "cache")
+    assert server.transcribe(clips("en000")[0].path).status_code == 200
+    assert server.stop() == 0
