@@ -59,8 +59,9 @@ class Catalog:
         self.backend = backend
         self.cache_dir = cache_dir
         self.default_model = default_model
-        self.registered = dict(registered or {})
-        folder = Path(default_model).expanduser()
+        # Whole paths: children work in folders of their own.
+        self.registered = {name: path.expanduser().absolute() for name, path in (registered or {}).items()}
+        folder = Path(default_model).expanduser().absolute()
         if default_model.startswith(("/", "~", "./", "../")) and default_model not in self.registered:
             # A default given as a folder is a registration; its own name is nicer to read than its path.
             self.default_model = folder.name if folder.name not in self.registered else default_model

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.catalog import MICRO_FOLDER
 from app.commands.serve import room
 from tests.conftest import StartServer, clips, script_of, wait_for
 
@@ -158,6 +159,9 @@ def test_a_log_that_cannot_be_written_stops_the_start_with_a_sentence(tmp_path: 
 
 def test_a_server_that_is_told_relative_folders_transcribes(start_server: StartServer, tmp_path: Path) -> None:
     here = Path(os.path.relpath(tmp_path))
-    server = start_server(backend="faster-whisper", model="micro", state_dir=here / "state", cache_dir=here / "cache")
+    assert str(here).startswith("../")
+    shutil.copytree(MICRO_FOLDER, tmp_path / "micro")
+    folders = {"state_dir": here / "state", "cache_dir": here / "cache"}
+    server = start_server(backend="faster-whisper", model=here / "micro", **folders)
     assert server.transcribe(clips("en000")[0].path).status_code == 200
     assert server.stop() == 0
