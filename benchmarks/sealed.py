@@ -27,7 +27,8 @@ def main() -> int:
         pytest = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"]
         pytest += ["--rootdir", str(ROOT), *(str(ROOT / test) for test in options.tests)]
         script = f"ip link set lo up && umask 077 && cd / && exec {shlex.join(pytest)} </dev/null"
-        environment = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": home, "LANG": "C.UTF-8"}
+        # PYTHONPATH is the tests' own need: some of them start others of themselves.
+        environment = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": home, "PYTHONPATH": str(ROOT)}
         done = subprocess.run([*_UNSHARE, script], env=environment, stdout=subprocess.PIPE, text=True, check=False)
     lines = done.stdout.splitlines()
     print("\n".join(line for line in lines if line.startswith(("FAILED", "ERROR"))))
