@@ -18,6 +18,7 @@ COMMANDS = {
     "transcribe": "turn recordings into text, through the running server or without one",
     "models": "list, download and convert models",
     "keys": "make, list and revoke the keys that open the server to others",
+    "service": "have the server start with this machine",
     "doctor": "find out what is wrong on this machine, and what to do about it",
     "tune": "find out whether a model can do short recordings several times faster",
     "bench": "measure every backend with every model on this machine",

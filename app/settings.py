@@ -28,6 +28,20 @@ DEFAULT_PORT = 9447
 #: Addresses to listen on -> those to ask: all of them are none to ask, and a server listens on the name's IPv4 alone.
 _TO_ASK = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104
 
+#: Variables that say where things are.
+_PLACES = (
+    "WHISPERD_CONFIG",
+    "HF_ENDPOINT",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "LD_LIBRARY_PATH",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_STATE_HOME",
+)
+#: What no variable's name begins with.
+_NO_VARIABLE = "="
+
 
 class SettingsError(Exception):
     """A sentence about the setting that cannot be used."""
@@ -51,6 +65,18 @@ def exposed(host: str) -> bool:
         return not ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host != "localhost"
+
+
+def environment_to_keep() -> dict[str, str]:
+    """What a service must be given of this environment: where files lie, and the home of the mirror. No key."""
+    return {name: os.environ[name] for name in _PLACES if os.environ.get(name)}
+
+
+def settings_in_environment() -> list[str]:
+    """The variables of this environment that are settings, which a service does not see."""
+    return sorted(
+        name for name, value in os.environ.items() if value and name.startswith("WHISPERD_") and name not in _PLACES
+    )
 
 
 def wants_colour() -> bool:
@@ -275,21 +301,23 @@ def names(value: str) -> tuple[str, ...]:
     return tuple(filter(None, map(str.strip, value.split(","))))
 
 
-def state_dir(given: str | None) -> Path:
-    """The state folder by the flag and the environment alone, for when no settings can be had."""
-    return Path(
-        given or os.environ.get("WHISPERD_STATE_DIR") or platformdirs.user_state_path("whisperd", appauthor=False)
-    )
+def state_dir(given: str | None, *, alone: bool = False) -> Path:
+    """The state folder by the flag and the environment (not if ``alone``), for when no settings can be had."""
+    named = given or (None if alone else os.environ.get("WHISPERD_STATE_DIR"))
+    return Path(named or platformdirs.user_state_path("whisperd", appauthor=False))
 
 
-def load_settings(**flags: Any) -> Settings:
-    """Settings from flags (None means not given), environment and file. Raises ``SettingsError`` with a sentence."""
+def load_settings(*, alone: bool = False, **flags: Any) -> Settings:
+    """Settings from flags (None means not given), environment (not if ``alone``) and file. Raises ``SettingsError``
+    with a sentence.
+    """
     if config_file().is_dir():
         raise SettingsError(
             f"The configuration file {config_file()} is a folder; WHISPERD_CONFIG names the file itself."
         )
+    given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})
+        return Settings(_env_prefix=_NO_VARIABLE, **given) if alone else Settings(**given)
     except ValidationError as error:
         raise SettingsError(" ".join(_sentence(dict(problem)) for problem in error.errors())) from None
     except (ValueError, OSError) as error:  # a file that is no TOML or not ours to read, a value that is no JSON

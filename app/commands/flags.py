@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
+from pathlib import Path
 
 from app.settings import Settings, load_settings
 
@@ -33,3 +34,22 @@ def add_settings(parser: argparse.ArgumentParser, names: Collection[str] | None 
 def settings_of(options: argparse.Namespace) -> Settings:
     """The settings that the command line, the environment and the file give together. Raises ``SettingsError``."""
     return load_settings(**{name: value for name, value in vars(options).items() if name in Settings.model_fields})
+
+
+def flags_of(options: argparse.Namespace) -> list[str]:
+    """The settings among ``options`` as words of a command line that means the same in any folder. Raises
+    ``SettingsError``.
+    """
+    given = {name: value for name, value in vars(options).items() if name in Settings.model_fields}
+    settings = load_settings(alone=True, **given)
+    words: list[str] = []
+    for name, value in given.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif name == "model" and value and value.startswith(("~", "./", "../")):
+            words.append(f"--{flag}={Path(value).expanduser().absolute()}")
+        elif value is not None:
+            whole = getattr(settings, name)
+            words.append(f"--{flag}={whole if isinstance(whole, Path) else value}")
+    return words

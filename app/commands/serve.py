@@ -11,11 +11,8 @@ import os
 import resource
 import signal
 import socket
-import ssl
 import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -35,6 +32,7 @@ from app.lan.announce import Announcer, announced_of
 from app.lan.wyoming import Wyoming
 from app.service.caffeine import stay_awake
 from app.service.parking import supervised
+from app.service.preflight import check_access, check_folders
 from app.settings import Settings, SettingsError, exposed, origin, state_dir
 
 #: Seconds between the end of draining and uvicorn cutting the connections that are still open.
@@ -54,27 +52,39 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="started by launchd or the like: after 5 starts in 10 minutes that fail, exit 0 and leave the "
         "reason in status.json in the state folder",
     )
+    parser.add_argument("--check", action="store_true", help="say whether the server could start, and why not")
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.check:
+        return _check(options)
     if options.supervised:
         return supervised(state_dir(options.state_dir), lambda started: _serve(options, started))
     return _serve(options, lambda: None)
 
 
+def _check(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    check_access(settings)
+    _set_up_log(settings)
+    catalog = catalog_of(settings)
+    if not settings.pull or catalog.has(""):
+        check_folders(settings, catalog)
+    print(f"whisperd can serve {settings.choice.model} with {settings.choice.backend} at {settings.url}/v1.")
+    return 0
+
+
 def _serve(options: argparse.Namespace, started: Callable[[], None]) -> int:
     """Serve until told to end; ``started`` is called once the server answers."""
     settings = settings_of(options)
-    _check_exposure(settings)
-    _check_tls(settings)
+    check_access(settings)
     _set_up_log(settings)
     _give_memory_back()
     catalog = catalog_of(settings)
     if settings.pull and not catalog.has(""):
         with pull_bar() as report:
             catalog.pull("", report)
-    catalog.resolve("")  # without weights, stop here with the sentence that says what to do
-    _check_writable(settings.state_dir)
+    check_folders(settings, catalog)
     choice, machine = settings.choice, detect()
     with contextlib.ExitStack() as held:
         listener = held.enter_context(contextlib.closing(_listen(settings.host, settings.port, "--port")))
@@ -211,48 +221,6 @@ def _give_memory_back() -> None:
     """Have glibc give back large blocks as soon as they are free: the heap of each thread would keep them for ever."""
     with contextlib.suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
-
-
-def _check_exposure(settings: Settings) -> None:
-    """Refuse to listen beyond this machine without a key, unless told so in so many words."""
-    if exposed(settings.host) and not settings.no_auth and not settings.keyring.keys:
-        raise SettingsError(
-            f"Listening on {settings.host} lets others on the network in: make a key that they must send with "
-            "`whisperd keys add NAME` (or set WHISPERD_API_KEY), or say --no-auth to let everybody in."
-        )
-    if settings.wyoming_port is None and exposed(settings.wyoming_host):
-        raise SettingsError("--wyoming-host is given without --wyoming-port: say which port, usually 10300.")
-
-
-def _check_tls(settings: Settings) -> None:
-    """Refuse a certificate that would only fail at the first connection."""
-    if settings.tls_cert is None:
-        if settings.tls_key is not None:
-            raise SettingsError("--tls-key is given without --tls-cert: the certificate is missing.")
-        return
-
-    def no_password() -> str:
-        raise SettingsError(
-            f"The key of {settings.tls_cert} has a password: give one without (openssl pkey removes it)."
-        )
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, no_password)
-    except OSError as error:  # of ssl too, whose sentences name neither file
-        reason = error.strerror if not isinstance(error, ssl.SSLError) else error.reason or "no PEM"
-        where = f"{settings.tls_cert}" + (f" and {settings.tls_key}" if settings.tls_key else "")
-        raise SettingsError(f"HTTPS cannot be served with {where} ({reason}).") from None
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise SettingsError(
-            f"Uploads cannot be kept in {folder} ({error.strerror}); choose another folder with --state-dir."
-        ) from None
 
 
 def _listen(host: str, port: int, flag: str) -> socket.socket:

@@ -51,10 +51,19 @@ class Parking:
         """Leave the reason for people to find."""
         self._write({"status": "parked", "reason": reason, "at": time.time()})
 
-    def succeeded(self) -> None:
-        """The server answers: forget the starts before."""
+    def forget(self) -> None:
+        """The server answers, or somebody has put it right: forget the starts before."""
         with contextlib.suppress(OSError):
             self._file.unlink(missing_ok=True)
+
+    @property
+    def reason(self) -> str:
+        """Why the server failed to start, or is parked; "" where it answers, or has not been started."""
+        return str(json_file.read(self._file).get("reason", ""))
+
+    @property
+    def parked(self) -> bool:
+        return json_file.read(self._file).get("status") == "parked"
 
     def _write(self, status: dict[str, object]) -> None:
         with contextlib.suppress(OSError):
@@ -71,7 +80,7 @@ def supervised(folder: Path, serve: Callable[[Callable[[], None]], int]) -> int:
         parking.park(f"The server ended {MOST_STARTS} times before it could answer; its log says more.")
         return _parked(f"it ended {MOST_STARTS} times before it could answer")
     try:
-        code = serve(parking.succeeded)
+        code = serve(parking.forget)
     except (WhisperdError, SettingsError) as error:
         if parking.failed(str(error)):
             return _parked(str(error))

@@ -4,7 +4,7 @@ import contextlib
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -16,44 +16,7 @@ from app.doctor.server import check_server
 from app.settings import Settings, load_settings
 from tests.commands.test_cli import port_of
 from tests.conftest import Server, StartServer, script_of, wait_for
-
-#: As macOS 15 prints it: the coalitions have states of their own, behind the agent's.
-LAUNCHD_RUNS = """\
-gui/501/io.whisperd = {
-\tactive count = 1
-\tpath = /Users/ada/Library/LaunchAgents/io.whisperd.plist
-\ttype = LaunchAgent
-\tstate = running
-
-\tprogram = /Users/ada/whisperd/.venv/bin/whisperd
-\targuments = {
-\t\t/Users/ada/whisperd/.venv/bin/whisperd
-\t\tserve
-\t}
-
-\truns = 1
-\tpid = 4711
-\tlast exit code = (never exited)
-
-\tresource coalition = {
-\t\tID = 1348
-\t\ttype = resource
-\t\tstate = active
-\t\tactive count = 1
-\t\tname = io.whisperd
-\t}
-
-\tjetsam coalition = {
-\t\tID = 1349
-\t\ttype = jetsam
-\t\tstate = active
-\t\tactive count = 1
-\t\tname = io.whisperd
-\t}
-
-\tspawn type = interactive (4)
-}
-"""
+from tests.service.test_launchd import RUNS
 
 
 def found(**fields: object) -> dict[str, Check]:
@@ -169,18 +132,33 @@ def test_a_server_on_the_network_wants_a_key(fields: dict[str, object], status: 
     assert "secret" not in check.found
 
 
+@pytest.fixture
+def supervised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Check]:
+    """The check where ``program`` says ``said``, or nothing with an error."""
+
+    def check(program: str, said: str) -> Check:
+        stand_in = tmp_path / program
+        stand_in.write_text(f"#!/bin/sh\ncat <<E\n{said}E\n" if said else "#!/bin/sh\nexit 113\n")
+        stand_in.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        return found(port=0)["service"]
+
+    return check
+
+
 @pytest.mark.parametrize(
     ("said", "status", "word"),
     [
-        (LAUNCHD_RUNS, "ok", "running"),
-        (LAUNCHD_RUNS.replace("state = running", "state = spawn scheduled"), "failed", "spawn scheduled"),
-        ("", "skipped", "Not installed"),
+        (RUNS, "ok", "running"),
+        (RUNS.replace("state = running", "state = spawn scheduled"), "failed", "spawn scheduled"),
+        ("", "skipped", "whisperd service install"),
     ],
 )
-def test_the_agent_of_launchd(said: str, status: str, word: str) -> None:
-    check = doctor._launchd(said)
+def test_the_agent_of_launchd(supervised: Callable[[str, str], Check], said: str, status: str, word: str) -> None:
+    check = supervised("launchctl", said)
     assert check.status == status
-    assert word in check.found
+    assert word in check.found + check.remedy
 
 
 @pytest.mark.parametrize(
@@ -192,17 +170,5 @@ def test_the_agent_of_launchd(said: str, status: str, word: str) -> None:
         ("", "skipped"),
     ],
 )
-def test_the_unit_of_systemd(said: str, status: str) -> None:
-    check = doctor._systemd(said)
-    assert check.status == status
-    assert "launchd" not in check.remedy
-
-
-def test_the_system_is_asked_by_its_own_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "launchctl"
-    program.write_text(f'#!/bin/sh\n[ "$1" = print ] && cat <<E\n{LAUNCHD_RUNS}E\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    assert found(port=0)["service"].status is Status.OK
-    program.write_text("#!/bin/sh\nexit 113\n")
-    assert found(port=0)["service"].status is Status.SKIPPED
+def test_the_unit_of_systemd(supervised: Callable[[str, str], Check], said: str, status: str) -> None:
+    assert supervised("systemctl", said).status == status
