@@ -26,6 +26,8 @@ from app.log import event
 
 #: Names of the keys that the environment gives: WHISPERD_API_KEY and WHISPERD_ADMIN_KEY.
 DEFAULT, ADMIN = "default", "admin"
+#: What logs and metrics call those who come by Wyoming, which knows no keys.
+WYOMING = "wyoming"
 #: Many apps believe a key of OpenAI's shape only.
 PREFIX = "sk-whisperd-"
 _SCHEMA = 1
@@ -119,6 +121,8 @@ def add(path: Path, name: str, *, admin: bool = False, max_jobs: int = 0, max_rp
         raise InvalidRequest(
             f"{name!r} is what the key in WHISPERD_{'API' if name == DEFAULT else 'ADMIN'}_KEY is called."
         )
+    if name == WYOMING:
+        raise InvalidRequest(f"{name!r} is what logs and metrics call recordings that come by Wyoming, without a key.")
     secret = PREFIX + secrets.token_urlsafe(32)
     made = Key(
         name, digest_of(secret.encode()), admin, max_jobs, max_rpm, datetime.now(UTC).isoformat(timespec="seconds")

@@ -88,7 +88,7 @@ def test_a_name_that_would_spoil_a_metric_or_a_line_is_refused(path: Path, name:
         keys.add(path, name)
 
 
-@pytest.mark.parametrize("name", ["default", "admin", "phone"])
+@pytest.mark.parametrize("name", ["default", "admin", "wyoming", "phone"])
 def test_a_name_is_given_once(path: Path, name: str) -> None:
     keys.add(path, "phone")
     with pytest.raises(InvalidRequest, match=f"'{name}'"):

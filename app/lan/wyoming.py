@@ -35,12 +35,13 @@ from app.formats import DeltaText
 from app.lan.events import LINE, Reader, read_event
 from app.lan.wav import WavUpload, samples_of
 from app.languages import LANGUAGES, language_code
+from app.keys import WYOMING
 from app.log import event, request_id
 from app.settings import Settings
 from app.transcript import Options
 
 #: Whose the jobs are that come this way: no key's mark, which is hexadecimal.
-OWNER = "wyoming"
+OWNER = WYOMING
 #: Connections at once; seconds that the next event may take, and a client to take what it is sent.
 MOST, IDLE_S, _SEND_S = 16, 30.0, 30.0
 #: Seconds and bytes that are read on after an error: what is unread when a connection closes takes the error with it.
