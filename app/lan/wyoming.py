@@ -32,10 +32,10 @@ from app.errors import (
     WhisperdError,
 )
 from app.formats import DeltaText
+from app.keys import WYOMING
 from app.lan.events import LINE, Reader, read_event
 from app.lan.wav import WavUpload, samples_of
 from app.languages import LANGUAGES, language_code
-from app.keys import WYOMING
 from app.log import event, request_id
 from app.settings import Settings
 from app.transcript import Options
