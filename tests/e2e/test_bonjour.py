@@ -46,7 +46,8 @@ def test_a_neighbour_finds_the_server_and_sees_it_go(tmp_path: Path) -> None:
     port, wyoming = free_port(), free_port()
     done = in_network(
         sys.executable, "-m", "tests.e2e.neighbour",
-        "--host", "0.0.0.0", "--port", str(port), "--wyoming-host", "0.0.0.0", "--wyoming-port", str(wyoming), "--no-auth",
+        "--host", "0.0.0.0", "--port", str(port), "--wyoming-host", "0.0.0.0", "--wyoming-port", str(wyoming),
+        "--no-auth",
         "--backend", "fake", "--model", str(script_of(tmp_path)), "--state-dir", str(tmp_path / "state"),
         WHISPERD_CONFIG=str(tmp_path / "none.toml"), WHISPERD_KEYS_FILE=str(tmp_path / "keys.json"),
         WHISPERD_BONJOUR="true",
