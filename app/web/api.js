@@ -14,6 +14,11 @@ export class ApiError extends Error {
 
 const UNREACHABLE = "The server cannot be reached. Check that it runs, and your network.";
 
+// The API's sentence is for who can leave the header out that asks for a job.
+const NO_JOBS =
+  "This server keeps no jobs on its disk, and this page is nothing without them. The server's log says why; " +
+  "mostly another server has its folder.";
+
 /**
  * Fetch `path` (relative to the page). `ask` is whether the user may be asked for a key.
  * Throws ApiError.
@@ -101,7 +106,8 @@ async function withKey(ask, attempt) {
 
 function errorOf(status, body) {
   try {
-    return new ApiError(status, JSON.parse(body).error.message);
+    const { code, message } = JSON.parse(body).error;
+    return new ApiError(status, code === "jobs_unavailable" ? NO_JOBS : message);
   } catch {
     return new ApiError(status, `The server answered ${status} without saying why.`);
   }

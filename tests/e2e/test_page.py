@@ -301,6 +301,20 @@ def test_a_file_that_is_no_sound_gets_the_servers_sentence(page: Any, server: Se
     assert row.get_by_role("button", name="Try again").is_hidden()
 
 
+def test_a_server_that_keeps_no_jobs_says_what_the_page_lacks(
+    browser: Any, start_server: StartServer, tmp_path: Path
+) -> None:
+    shared = {"backend": "fake", "model": script_of(tmp_path), "state_dir": tmp_path / "state"}
+    first, second = start_server(**shared), start_server(**shared)
+    with page_of(browser, second.url) as watched:
+        watched.page.set_input_files("#files", str(CLIP.path))
+        error = row_of(watched.page, CLIP.path.name).locator(".error")
+        error.get_by_text("keeps no jobs on its disk").wait_for(timeout=SOON_MS)
+        assert "Prefer" not in error.inner_text()
+    second.stop()
+    first.stop()
+
+
 def test_a_file_over_the_limit_gets_the_servers_sentence(
     browser: Any, start_server: StartServer, tmp_path: Path
 ) -> None:
