@@ -134,7 +134,7 @@ class TooManyConnections(WhisperdError):
 class JobsUnavailable(WhisperdError):
     """Jobs cannot be kept on this server's disk."""
 
-    status, code = 503, "jobs_unavailable"
+    status, code, should_retry = 503, "jobs_unavailable", False  # nor in a minute
 
 
 class BackendUnavailable(WhisperdError):
