@@ -19,7 +19,7 @@ from app.service import supervisor_here
 from app.service.install import check_place, try_out, write
 from app.service.launchd import Launchd
 from app.service.parking import Parking
-from app.service.program import Program, Supervisor, flags_in, program_of
+from app.service.program import Program, ServiceFailed, Supervisor, flags_in, program_of
 from app.service.systemd import Systemd
 from app.settings import (
     Settings,
@@ -110,7 +110,11 @@ def run(options: argparse.Namespace) -> int:
     supervisor = supervisor_here()
     if supervisor is None:
         raise SettingsError("Neither launchd nor systemd is here; `whisperd serve` starts the server.")
-    return int(options.action(supervisor, options))
+    try:
+        return int(options.action(supervisor, options))
+    except ServiceFailed as error:
+        _say(f"whisperd: {error}")
+        return 1
 
 
 def _installed(supervisor: Supervisor) -> Service:

@@ -97,7 +97,7 @@ def _service() -> Check:
     try:
         state = supervisor.state()
     except ServiceFailed as error:
-        return skipped("service", error.message)
+        return skipped("service", str(error))
     if not state.installed:
         return skipped(
             "service",

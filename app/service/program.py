@@ -12,7 +12,6 @@ from typing import Protocol
 
 import platformdirs
 
-from app.errors import WhisperdError
 from app.settings import Settings
 
 #: The templates, which ``deploy/`` shows too.
@@ -23,7 +22,7 @@ _END_S, _END_AT_LEAST_S = 10, 20
 _COMMAND_S = 60
 
 
-class ServiceFailed(WhisperdError):
+class ServiceFailed(Exception):
     """launchd or systemd did not do as it was told; the message says what it said."""
 
 
