@@ -44,11 +44,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("app.worker.loop", "app.worker.child", "app.worker.decoder", "app.worker.models"),
     # Below here: no asyncio, no HTTP; safe in any process.
     ("app.worker.process",),
+    ("app.client",),
     ("app.engine.*",),
     ("app.transcriber",),
     ("app.tuning",),
     ("app.api.*", "app.lan.*"),
-    ("app.service.*", "app.doctor.*", "app.bench.*"),
+    ("app.service.*", "app.doctor.*", "app.bench.*", "app.batch.*"),
     ("app.commands.*",),
     ("app.cli",),
     ("app.__main__",),

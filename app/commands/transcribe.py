@@ -5,31 +5,63 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
-from tqdm import tqdm
-from tqdm.utils import CallbackIOWrapper
-
+from app.batch.doors import Transcribe, in_process, through_server
+from app.batch.results import Results, formats_of
+from app.batch.run import run as run_batch
+from app.batch.run import table_of
+from app.batch.sources import Source, sources_of
+from app.client import Client
 from app.commands.flags import add_settings, settings_of
-from app.errors import BackendUnavailable, Unauthorized, WhisperdError, error_from_code
-from app.formats import FORMATS, GRANULARITIES
+from app.errors import InvalidRequest
+from app.formats import FORMATS
 from app.settings import Settings
-from app.transcriber import Asked, Transcriber
+from app.transcriber import Transcriber
+from app.transcript import Options
 
-#: File endings of the formats that are not their own.
-_ENDINGS = {"text": "txt", "verbose_json": "json"}
-#: A server on this machine answers /health at once.
-_PROBE_S = 0.5
+_EPILOG = """\
+The text goes to standard output, or to one file (--output), or to a file for each recording: beside it (--output-dir),
+or into a folder (--output-dir FOLDER), where what lies in folders keeps its path. What has its texts already, none of
+them older than the recording, is passed over (--force does it again). A recording that fails does not stop the rest;
+the exit code is then 1.
+
+examples:
+  whisperd transcribe talk.m4a
+  whisperd transcribe talk.m4a --format srt --output talk.en.srt
+  whisperd transcribe *.mp3 podcasts/ --output-dir              (podcasts/one.mp3 -> podcasts/one.txt)
+  whisperd transcribe 'lectures/**/*.mp4' --output-dir texts --format txt,srt
+  ffmpeg -i film.mkv -map 0:a:1 -f wav - | whisperd transcribe -
+"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="audio or video files")
-    parser.add_argument("--format", default="text", choices=list(FORMATS), help="what to write (default text)")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
     parser.add_argument(
-        "--output", "-o", metavar="PATH", help="file to write, or folder for several (default: standard output)"
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="sound or video files, folders of them, quoted globs, - for standard input",
     )
+    parser.add_argument(
+        "--format",
+        action="append",
+        metavar="FORMAT",
+        help=f"what to write: {', '.join(FORMATS)}; several with commas between them (default text; txt is the same)",
+    )
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--output", "-o", metavar="FILE", type=Path, help="file to write, for one recording")
+    output.add_argument(
+        "--output-dir",
+        metavar="FOLDER",
+        nargs="?",
+        const="",
+        help="write a file for each recording into this folder; without a folder, beside the recording",
+    )
+    parser.add_argument("--force", action="store_true", help="transcribe again what has its files already")
     parser.add_argument("--language", default="", help="spoken language, such as en or German (default: detected)")
     parser.add_argument("--prompt", default="", help="names and words to expect, in a sentence")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy; up to 1 samples (default 0)")
@@ -42,114 +74,62 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
+    formats = formats_of(options.format or ["text"])
+    words = options.words and "verbose_json" in formats  # finding them moves the times of segments
+    results = _results(options, formats, words=words)
     transcriber = Transcriber(settings)
-    asked = Asked(
-        language=options.language, prompt=options.prompt, temperature=options.temperature, words=options.words
-    )
-    transcriber.options(**asked)  # what cannot be asked should fail before anything is loaded
-    failed = 0
-    with contextlib.ExitStack() as stack:
-        transcribe = _through_server(settings, options) if not options.local and _server_runs(settings) else None
-        if transcribe is None:
-            transcribe = _in_process(stack.enter_context(transcriber), asked, options)
-        for name in options.files:
-            try:
-                _write(transcribe(Path(name)), Path(name), options)
-            except (WhisperdError, OSError) as error:
-                failed += 1
-                print(f"whisperd: {name}: {error}", file=sys.stderr)
-    return 1 if failed else 0
+    asked = transcriber.options(
+        language=options.language, prompt=options.prompt, temperature=options.temperature, words=words
+    )  # what cannot be asked fails before anything is loaded
+    with tempfile.TemporaryDirectory(prefix="whisperd-") as spool:
+        sources = _named(options, Path(spool))
+        if options.output is not None and len(sources) > 1:
+            raise InvalidRequest("--output names one file, for one recording; --output-dir writes a file for each.")
+        for source in sources:
+            results.claim(source)
+        todo = _not_done(sources, results, force=options.force)
+        if not todo:
+            return 0
+        with _door(settings, transcriber, asked, local=options.local) as transcribe:
+            failures = run_batch(todo, results, transcribe)
+    if failures and len(sources) > 1:
+        print(f"\n{len(failures)} of {len(sources)} recordings failed:\n{table_of(failures)}", file=sys.stderr)
+    return 1 if failures else 0
 
 
-def _in_process(transcriber: Transcriber, asked: Asked, options: argparse.Namespace) -> Callable[[Path], str]:
-    def transcribe(path: Path) -> str:
-        with _bar(path, unit="s") as bar:
-
-            def show(done: float, whole: float) -> None:
-                bar.total = round(whole, 1)
-                bar.update(round(done - bar.n, 1))
-
-            transcript = transcriber.transcribe(path, on_progress=show, **asked)
-        return FORMATS[options.format].render(transcript, _granularities(options))
-
-    return transcribe
+def _results(options: argparse.Namespace, formats: tuple[str, ...], *, words: bool) -> Results:
+    folder = Path(options.output_dir) if options.output_dir else None
+    if folder is not None and folder.is_file():
+        raise InvalidRequest(f"{folder} is a file, not a folder; say --output-dir behind the recordings.")
+    if options.output is not None and options.output.is_dir():
+        raise InvalidRequest(f"{options.output} is a folder; --output-dir writes into folders.")
+    return Results(formats, words=words, file=options.output, folder=folder, beside=options.output_dir == "")
 
 
-def _through_server(settings: Settings, options: argparse.Namespace) -> Callable[[Path], str]:
-    fields = {
-        "model": settings.model,
-        "language": options.language,
-        "prompt": options.prompt,
-        "temperature": str(options.temperature),
-        "response_format": options.format,
-        "timestamp_granularities[]": sorted(_granularities(options)),
-    }
-
-    def transcribe(path: Path) -> str:
-        with path.open("rb") as file, _bar(path, unit="B", unit_scale=True, total=path.stat().st_size) as bar:
-
-            def sent(size: int) -> None:
-                bar.update(size)
-                if bar.n >= bar.total and not bar.disable:
-                    bar.set_description(f"{path.name}: sent, transcribing")
-
-            response = _post(settings, fields, CallbackIOWrapper(sent, file, "read"))
-        if response.is_error:
-            if response.status_code == Unauthorized.status:
-                raise Unauthorized("The server wants a key: set WHISPERD_API_KEY to one that `whisperd keys add` made.")
-            error = response.json()["error"]
-            raise error_from_code(error["code"] or "", error["message"])
-        if warning := response.headers.get("x-whisperd-warning"):
-            print(f"{path}: {warning}", file=sys.stderr)
-        return response.text
-
-    return transcribe
+def _named(options: argparse.Namespace, spool: Path) -> list[Source]:
+    if not options.paths:
+        raise InvalidRequest("Say what to transcribe: a file, a folder, or - for standard input.")
+    return sources_of(options.paths, spool)
 
 
-def _post(settings: Settings, fields: dict[str, object], file: CallbackIOWrapper) -> httpx.Response:
-    key = settings.api_key.get_secret_value() if settings.api_key else ""
-    try:
-        return httpx.post(
-            f"{settings.url}/v1/audio/transcriptions",
-            data=fields,
-            files={"file": ("audio", file)},
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=None,  # nosec B113  # noqa: S113 - long recordings take long, and the server bounds its own steps
-            verify=settings.trust,
-            trust_env=False,  # no proxy: sound and key go to the server alone
-        )
-    except httpx.TransportError as error:
-        raise BackendUnavailable(f"The server went away before it answered ({type(error).__name__}).") from None
-
-
-def _server_runs(settings: Settings) -> bool:
-    """Whether a whisperd (and nothing else) answers where the settings say."""
-    try:
-        response = httpx.get(f"{settings.url}/health", timeout=_PROBE_S, verify=settings.trust, trust_env=False)
-    except httpx.HTTPError:
-        return False
-    return response.is_success and response.headers.get("server", "").startswith("whisperd/")
-
-
-def _granularities(options: argparse.Namespace) -> frozenset[str]:
-    return GRANULARITIES if options.words else frozenset({"segment"})
+def _not_done(sources: list[Source], results: Results, *, force: bool) -> list[Source]:
+    """The sources that want work; of the others it is said where their texts are."""
+    todo = []
+    for source in sources:
+        if force or not results.done(source):
+            todo.append(source)
+        else:
+            there = ", ".join(map(str, results.targets(source).values()))
+            print(f"{source.name}: done already, in {there} (--force does it again)", file=sys.stderr)
+    return todo
 
 
 @contextlib.contextmanager
-def _bar(path: Path, **form: object) -> Iterator[tqdm]:
-    """A progress bar on a terminal, nothing elsewhere; gone once the work is done."""
-    with tqdm(desc=path.name, leave=False, disable=not sys.stderr.isatty(), **form) as bar:
-        yield bar
-
-
-def _write(text: str, source: Path, options: argparse.Namespace) -> None:
-    if options.output is None:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-        sys.stdout.flush()
-        return
-    target = Path(options.output)
-    if target.is_dir() or options.output.endswith("/") or len(options.files) > 1:
-        target.mkdir(parents=True, exist_ok=True)
-        target /= f"{source.stem}.{_ENDINGS.get(options.format, options.format)}"
-    target.write_text(text, encoding="utf-8")
-    print(target, file=sys.stderr)
+def _door(settings: Settings, transcriber: Transcriber, asked: Options, *, local: bool) -> Iterator[Transcribe]:
+    """The running server if there is one, else the engine here, with its model kept warm."""
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(Client(settings))
+        if not local and client.runs():
+            yield through_server(client, asked)
+        else:
+            yield in_process(stack.enter_context(transcriber), asked)

@@ -16,7 +16,7 @@ import pytest
 
 import app
 from app.fitting import Verdicts
-from tests.conftest import Server, StartServer, clips, word_error_rate
+from tests.conftest import Recording, Server, StartServer, clips, word_error_rate
 
 CLIP, OTHER = clips("en000")[0], clips("en024")[0]
 
@@ -108,7 +108,7 @@ def test_transcribe_works_without_a_server_and_writes_files(tmp_path: Path) -> N
     folder = tmp_path / "out"
     result = whisperd(
         "transcribe", CLIP.path, OTHER.path, "--model", "micro", "--backend", "faster-whisper", "--local",
-        "--format", "srt", "--output", folder,
+        "--format", "srt", "--output-dir", folder,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["en000.srt", "en024.srt"]
@@ -132,10 +132,10 @@ def test_words_come_with_verbose_json(server: Server) -> None:
     assert json.loads(result.stdout)["words"]
 
 
-def test_a_bar_shows_on_a_terminal(server: Server) -> None:
+def test_a_bar_shows_on_a_terminal(server: Server, long_recording: Recording) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    command = [sys.executable, "-m", "app", "transcribe", str(CLIP.path), "--port", port_of(server)]
+    command = [sys.executable, "-m", "app", "transcribe", str(long_recording.path), "--port", port_of(server)]
     with subprocess.Popen(command, stderr=theirs, stdout=subprocess.DEVNULL) as process:
         os.close(theirs)
         shown = b""
@@ -143,7 +143,7 @@ def test_a_bar_shows_on_a_terminal(server: Server) -> None:
             shown += chunk
     os.close(ours)
     assert process.returncode == 0
-    assert b"en000.flac" in shown
+    assert b"long.wav" in shown
     assert b"%|" in shown
 
 
