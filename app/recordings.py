@@ -52,7 +52,9 @@ def bundled() -> list[Recording]:
 
 
 def sounds_in(folder: Path) -> list[Path]:
-    """The files of ``folder`` and the folders in it that are called like sound or video, hidden ones left out."""
+    """The files of ``folder`` and the folders in it that are called like sound or video, hidden ones left out; none of
+    a folder that is not there.
+    """
     return sorted(
         path
         for path in folder.rglob("*")

@@ -81,6 +81,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "uvicorn": ("app.api.connection", "app.commands.*"),
     "av": ("app.audio.*", "app.worker.decoder"),
     "huggingface_hub": ("app.hub.*",),
+    "sounddevice": ("app.batch.microphone",),
     "onnxruntime": ("app.audio.*", "app.worker.decoder"),
     **dict.fromkeys(MODEL_LIBRARIES, ("app.backends.*", "app.convert.*")),
 }

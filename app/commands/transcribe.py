@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
+import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from app.batch import microphone
 from app.batch.doors import Transcribe, in_process, through_server
 from app.batch.results import Results, formats_of
 from app.batch.run import run as run_batch
 from app.batch.run import table_of
-from app.batch.sources import Source, sources_of
+from app.batch.sources import Source, recorded, sources_of
+from app.batch.watch import watch
 from app.client import Client
 from app.commands.flags import add_settings, settings_of
 from app.errors import InvalidRequest
@@ -28,11 +33,16 @@ or into a folder (--output-dir FOLDER), where what lies in folders keeps its pat
 them older than the recording, is passed over (--force does it again). A recording that fails does not stop the rest;
 the exit code is then 1.
 
+With --watch a folder is looked at until Ctrl-C or SIGTERM: what lies there and what comes is transcribed, each file
+once it is whole, into files as with --output-dir. While the server is away or busy, work waits.
+
 examples:
   whisperd transcribe talk.m4a
   whisperd transcribe talk.m4a --format srt --output talk.en.srt
   whisperd transcribe *.mp3 podcasts/ --output-dir              (podcasts/one.mp3 -> podcasts/one.txt)
   whisperd transcribe 'lectures/**/*.mp4' --output-dir texts --format txt,srt
+  whisperd transcribe --watch ~/dictations
+  whisperd transcribe --microphone --language en
   ffmpeg -i film.mkv -map 0:a:1 -f wav - | whisperd transcribe -
 """
 
@@ -61,6 +71,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         const="",
         help="write a file for each recording into this folder; without a folder, beside the recording",
     )
+    parser.add_argument(
+        "--watch",
+        metavar="FOLDER",
+        type=Path,
+        help="transcribe what lies in this folder and what comes, until told to end",
+    )
+    parser.add_argument(
+        "--microphone",
+        action="store_true",
+        help="record until Enter or Ctrl-C, then transcribe that (pip install 'whisperd[microphone]')",
+    )
+    parser.add_argument(
+        "--seconds", type=_seconds, metavar="N", help="with --microphone: stop recording after so many seconds"
+    )
     parser.add_argument("--force", action="store_true", help="transcribe again what has its files already")
     parser.add_argument("--language", default="", help="spoken language, such as en or German (default: detected)")
     parser.add_argument("--prompt", default="", help="names and words to expect, in a sentence")
@@ -81,6 +105,10 @@ def run(options: argparse.Namespace) -> int:
     asked = transcriber.options(
         language=options.language, prompt=options.prompt, temperature=options.temperature, words=words
     )  # what cannot be asked fails before anything is loaded
+    if options.watch is not None:
+        with _door(settings, transcriber, asked, local=options.local) as transcribe:
+            _watch(options.watch, results, transcribe, force=options.force)
+        return 0
     with tempfile.TemporaryDirectory(prefix="whisperd-") as spool:
         sources = _named(options, Path(spool))
         if options.output is not None and len(sources) > 1:
@@ -103,13 +131,42 @@ def _results(options: argparse.Namespace, formats: tuple[str, ...], *, words: bo
         raise InvalidRequest(f"{folder} is a file, not a folder; say --output-dir behind the recordings.")
     if options.output is not None and options.output.is_dir():
         raise InvalidRequest(f"{options.output} is a folder; --output-dir writes into folders.")
-    return Results(formats, words=words, file=options.output, folder=folder, beside=options.output_dir == "")
+    if options.watch is not None:
+        _check_watch(options)
+    beside = options.output_dir == "" or (options.watch is not None and folder is None)
+    return Results(formats, words=words, file=options.output, folder=folder, beside=beside)
+
+
+def _check_watch(options: argparse.Namespace) -> None:
+    if options.paths or options.microphone or options.output is not None:
+        raise InvalidRequest("--watch takes a folder and nothing else; --output-dir says where the texts go.")
+    if not options.watch.is_dir():
+        raise InvalidRequest(f"There is no folder {str(options.watch)!r} to watch.")
+
+
+def _watch(folder: Path, results: Results, transcribe: Transcribe, *, force: bool) -> None:
+    """Watch ``folder`` until Ctrl-C or SIGTERM, which are its usual ends."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print(f"Watching {folder}; Ctrl-C ends it.", file=sys.stderr)
+    with contextlib.suppress(KeyboardInterrupt):
+        watch(folder, results, transcribe, time.sleep, force=force)
 
 
 def _named(options: argparse.Namespace, spool: Path) -> list[Source]:
+    if options.microphone:
+        path = spool / time.strftime("recording-%Y-%m-%d-%H%M%S.wav")
+        microphone.record(path, options.seconds)
+        return [*sources_of(options.paths, spool), recorded(path, path.name)]
     if not options.paths:
-        raise InvalidRequest("Say what to transcribe: a file, a folder, or - for standard input.")
+        raise InvalidRequest("Say what to transcribe: a file, a folder, - for standard input, or --microphone.")
     return sources_of(options.paths, spool)
+
+
+def _seconds(word: str) -> float:
+    seconds = float(word)
+    if not 0 < seconds < math.inf:
+        raise ValueError
+    return seconds
 
 
 def _not_done(sources: list[Source], results: Results, *, force: bool) -> list[Source]:

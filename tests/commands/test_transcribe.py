@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import pty
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.commands.test_cli import port_of, whisperd
-from tests.conftest import Server, StartServer, clips, free_port, script_of, wait_for, word_error_rate
+from tests.conftest import Server, StartServer, clips, free_port, join_clips, script_of, wait_for, word_error_rate
 
 CLIP, OTHER = clips("en000")[0], clips("en024")[0]
 
@@ -109,3 +115,135 @@ def test_two_recordings_of_one_name_are_an_error_before_work_begins(folder: Path
     assert result.returncode == 1
     assert "would both be written to" in result.stderr
     assert not list(folder.rglob("*.txt"))
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_watched_folder_is_transcribed_as_files_come_whole(server: Server, tmp_path: Path, end: int) -> None:
+    shutil.copy(CLIP.path, tmp_path / "here.flac")
+    command = [sys.executable, "-m", "app", "transcribe", "--watch", str(tmp_path), "--port", port_of(server)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_for((tmp_path / "here.txt").exists, 60)
+        sound = OTHER.path.read_bytes()
+        with (tmp_path / "slow.flac").open("wb", buffering=0) as file:
+            for start in range(0, len(sound), len(sound) // 8 + 1):
+                file.write(sound[start : start + len(sound) // 8 + 1])
+                before = time.monotonic()
+                wait_for(lambda since=before: time.monotonic() - since > 0.4, 5)
+        wait_for((tmp_path / "slow.txt").exists, 60)
+        process.send_signal(end)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == 0
+    assert word_error_rate([CLIP.text], [(tmp_path / "here.txt").read_text()]) == 0
+    assert word_error_rate([OTHER.text], [(tmp_path / "slow.txt").read_text()]) == 0
+    assert said.count(" -> ") == 2, "each was done once, when it was whole"
+    assert "Traceback" not in said
+
+
+def test_a_watcher_waits_for_a_server_that_comes_back(start_server: StartServer, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    script = script_of(tmp_path, text=" back")
+    server = start_server(backend="fake", model=script)
+    command = [sys.executable, "-m", "app", "transcribe", "--watch", str(folder), "--port", port_of(server)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "Watching" in process.stderr.readline()
+        server.stop()
+        shutil.copy(CLIP.path, folder / "talk.flac")
+        assert "tried again until it works" in process.stderr.readline()
+        start_server(backend="fake", model=script, port=int(port_of(server)))
+        wait_for((folder / "talk.txt").exists, 60)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert (folder / "talk.txt").read_text() == "back\n"
+
+
+#: What stands in for the library and the microphone: it gives a recording's samples to the callback, in blocks, and
+#: then silence, faster than time passes.
+_SOUNDDEVICE = """
+import threading, time, wave
+
+class PortAudioError(Exception):
+    pass
+
+class RawInputStream:
+    def __init__(self, samplerate, channels, dtype, callback):
+        if {problem!r}:
+            raise PortAudioError({problem!r})
+        assert (samplerate, channels, dtype) == (16000, 1, "int16")
+        self.callback, self.over = callback, False
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.play)
+        self.thread.start()
+
+    def __exit__(self, *exception):
+        self.over = True
+        self.thread.join()
+
+    def play(self):
+        with wave.open({clip!r}) as file:
+            while not self.over:
+                block = file.readframes(1600) or bytes(3200)
+                self.callback(memoryview(block), len(block) // 2, None, None)
+                time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def microphone(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """The environment in which sounddevice is the stand-in."""
+    clip = join_clips([CLIP], tmp_path / "clip.wav")
+
+    def environment(problem: str = "", code: str = _SOUNDDEVICE) -> dict[str, str]:
+        (tmp_path / "library").mkdir(exist_ok=True)
+        (tmp_path / "library" / "sounddevice.py").write_text(code.format(problem=problem, clip=str(clip.path)))
+        return {"PYTHONPATH": os.pathsep.join([str(tmp_path / "library"), *sys.path])}
+
+    return environment
+
+
+def test_the_microphone_is_recorded_for_so_many_seconds(server: Server, microphone: Callable[..., dict]) -> None:
+    words = ("transcribe", "--microphone", "--seconds", math.ceil(CLIP.duration) + 1, "--port", port_of(server))
+    result = whisperd(*words, env=microphone())
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == CLIP.text
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\x03"], ids=["Enter", "Ctrl-C"])
+def test_enter_and_ctrl_c_end_a_recording(server: Server, microphone: Callable[..., dict], end: bytes) -> None:
+    words = [sys.executable, "-m", "app", "transcribe", "--microphone", "--port", port_of(server)]
+    environment = {**os.environ, **microphone()}
+    process, terminal = pty.fork()
+    if not process:
+        os.execve(sys.executable, words, environment)  # noqa: S606 - it replaces the fork of this process
+    shown = b""
+    while f"{math.ceil(CLIP.duration) + 1}.".encode() not in shown:
+        shown += os.read(terminal, 4096)
+    os.write(terminal, end)
+    with contextlib.suppress(OSError):  # what Linux says when the other side of a terminal has closed
+        while chunk := os.read(terminal, 4096):
+            shown += chunk
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    assert b"Enter ends it" in shown
+    assert b"####" in shown
+    assert CLIP.text.encode() in shown
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "said"),
+    [
+        ("No default input device", _SOUNDDEVICE, "The microphone cannot be used: No default input device."),
+        ("", "raise ImportError", "pip install 'whisperd[microphone]'"),
+        ("", "raise OSError('PortAudio library not found')", "apt install libportaudio2"),
+    ],
+)
+def test_without_a_microphone_there_is_a_sentence(
+    microphone: Callable[..., dict], problem: str, code: str, said: str
+) -> None:
+    words = ("transcribe", "--microphone", "--port", free_port(), "--model", "micro", "--backend", "faster-whisper")
+    result = whisperd(*words, env=microphone(problem, code))
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert said in result.stderr
