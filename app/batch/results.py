@@ -14,6 +14,7 @@ from app.transcript import Transcript
 
 #: What people call the formats besides their names.
 _ALIASES = {"txt": "text"}
+FORMAT_NAMES = (*FORMATS, *_ALIASES)
 #: File endings of the formats that are not their own.
 _ENDINGS = {"text": "txt", "verbose_json": "json"}
 
@@ -23,7 +24,7 @@ def formats_of(words: Sequence[str]) -> tuple[str, ...]:
     names = [name.strip() for word in words for name in word.split(",")]
     formats = tuple(dict.fromkeys(_ALIASES.get(name, name) for name in names))
     if unknown := next((name for name in formats if name not in FORMATS), None):
-        raise InvalidRequest(f"There is no format {unknown!r}; choose from {', '.join([*FORMATS, *_ALIASES])}.")
+        raise InvalidRequest(f"There is no format {unknown!r}; choose from {', '.join(FORMAT_NAMES)}.")
     return formats
 
 
