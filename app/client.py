@@ -130,12 +130,12 @@ class Client:
             "response_format": "verbose_json",
             "timestamp_granularities[]": ["segment", "word"] if options.words else ["segment"],
         }
-        with path.open("rb") as file, self._followed(identity, on_queue):
+        with path.open("rb") as opened, self._followed(identity, file := _Counted(opened, on_sent), on_queue):
             response = self._asked(
                 "POST",
                 "/v1/audio/transcriptions",
                 data=form,
-                files={"file": ("audio", _Counted(file, on_sent))},
+                files={"file": ("audio", file)},
                 headers={"X-Request-Id": identity},
                 # Long recordings take long, and the server bounds its own steps.
                 timeout=httpx.Timeout(None, connect=_ANSWER_S),
@@ -143,16 +143,25 @@ class Client:
         return Answer(from_verbose_json(response.text), response.headers.get("x-whisperd-warning", ""))
 
     @contextlib.contextmanager
-    def _followed(self, identity: str, on_queue: Callable[[QueueEntry], None]) -> Iterator[None]:
-        """Tell ``on_queue`` of the job of the request ``identity`` while the context is open."""
+    def _followed(self, identity: str, file: _Counted, on_queue: Callable[[QueueEntry], None]) -> Iterator[None]:
+        """Tell ``on_queue`` of the job of the request ``identity`` while the context is open.
+
+        A request for work that an earlier one began has no job of that name: it is the queue's only one, if it is known
+        at all, once the ``file`` is sent.
+        """
         over = Event()
 
         def poll() -> None:
+            named = False
             while not over.wait(_POLL_S):
                 with contextlib.suppress(WhisperdError):
-                    entry = next((each for each in self.queue() if each.request_id == identity), None)
-                    if entry is not None and not over.is_set():
-                        on_queue(entry)
+                    sent, queue = file.ended, self.queue()
+                    own = [entry for entry in queue if entry.request_id == identity]
+                    named = named or bool(own)
+                    met = queue if sent and not named and len(queue) == 1 else []
+                    for entry in own or met:
+                        if not over.is_set():
+                            on_queue(entry)
 
         follower = Thread(target=poll, daemon=True)
         follower.start()
@@ -173,17 +182,19 @@ class Client:
 
 
 class _Counted:
-    """A file whose reader is told of each piece that is read; all else is the file's."""
+    """A file of which somebody is told each piece that is read; all else is the file's."""
 
     def __init__(self, file: BinaryIO, on_read: Callable[[int], None]) -> None:
         self._file = file
         self._on_read = on_read
+        self.ended = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
     def read(self, size: int = -1) -> bytes:
         piece = self._file.read(size)
+        self.ended = not piece
         self._on_read(len(piece))
         return piece
 

@@ -69,6 +69,20 @@ def test_it_tells_where_the_job_stands_and_what_was_sent(client: Client, long_re
     assert entries[-1].audio_s == pytest.approx(long_recording.duration, abs=0.2)
 
 
+def test_work_that_an_earlier_request_began_is_followed_too(
+    start_server: StartServer, connect: Connect, tmp_path: Path
+) -> None:
+    server = start_server(backend="fake", model=script_of(tmp_path, seconds_per_step=2), retry_keep_s=60)
+    client = connect(port_of(server))
+    entries: list[QueueEntry] = []
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(client.transcribe, CLIP.path, Options())
+        wait_for(lambda: bool(client.queue()), 20)
+        second = client.transcribe(CLIP.path, Options(), on_queue=entries.append)
+        assert first.result().transcript == second.transcript
+    assert entries
+
+
 def test_the_queue_and_health_of_a_server(client: Client) -> None:
     health = client.health()
     assert client.runs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -44,9 +45,10 @@ class Bars:
 
     def __init__(self, sizes: list[int]) -> None:
         self._shown = sys.stderr.isatty()
-        self._all = tqdm(total=len(sizes), disable=not self._shown or len(sizes) < 2, leave=False, dynamic_ncols=True)
-        self._bytes = sum(sizes)
-        self._done = 0
+        self._count, self._over = len(sizes), 0
+        self._bytes, self._done = sum(sizes), 0
+        several = self._shown and self._count > 1
+        self._all = tqdm(total=self._bytes, disable=not several, leave=False)
         self._begun = time.monotonic()
         self._overall(0)
 
@@ -61,7 +63,7 @@ class Bars:
         """Give what is to be called as the recording of ``size`` bytes comes along."""
         short = name if len(name) <= _NAME else f"…{name[1 - _NAME :]}"
         begun: list[float] = []
-        with tqdm(disable=not self._shown, leave=False, dynamic_ncols=True, bar_format="{desc}") as bar:
+        with tqdm(disable=not self._shown, leave=False, bar_format="{desc}") as bar:
             _note(bar, short, "starting")
 
             def show(now: Progress) -> None:
@@ -76,10 +78,12 @@ class Bars:
                 elif now.sent:
                     _note(bar, short, f"sending, {now.sent:.0%}" if now.sent < 1 else "sent")
 
-            yield show if self._shown else lambda _: None
-        self._done += size
-        self._all.n += 1
-        self._overall(0)
+            try:
+                yield show if self._shown else lambda _: None
+            finally:
+                self._done += size
+                self._over += 1
+                self._overall(0)
 
     def say(self, line: str) -> None:
         """A line on standard error, above the bars."""
@@ -92,10 +96,10 @@ class Bars:
 
     def _overall(self, of_this: int) -> None:
         """Draw the bar of all; ``of_this`` recording's bytes are done."""
-        done = self._done + of_this
+        done = self._all.n = self._done + of_this
         passed = time.monotonic() - self._begun
         left = f", about {about(passed * (self._bytes - done) / done)} left" if 0 < done < self._bytes else ""
-        _form(self._all, "All", f"{self._all.n} of {self._all.total} files{left}")
+        _form(self._all, "All", f"{self._over} of {self._count} files{left}")
 
 
 def _draw(bar: tqdm, name: str, now: Progress, passed: float) -> None:
@@ -109,12 +113,19 @@ def _draw(bar: tqdm, name: str, now: Progress, passed: float) -> None:
 
 def _form(bar: tqdm, name: str, text: str) -> None:
     bar.bar_format = f"{_plain(name)} {{percentage:3.0f}}%|{{bar}}| {text}"
-    bar.refresh()
+    _show(bar)
 
 
 def _note(bar: tqdm, name: str, text: str) -> None:
     bar.bar_format = f"{_plain(name)}: {text}"
-    bar.refresh()
+    _show(bar)
+
+
+def _show(bar: tqdm) -> None:
+    """Draw the bar, with room behind it for the ^C that terminals show: a line that it breaks cannot be wiped out."""
+    if not bar.disable:
+        bar.ncols = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 3
+        bar.refresh()
 
 
 def _plain(name: str) -> str:

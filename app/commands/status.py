@@ -138,6 +138,11 @@ def _lines(url: str, facts: _Facts) -> list[str]:
     return [*lines, *_table(facts.queue)] if facts.queue else [*lines, "Nothing is queued."]
 
 
+def _length(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
 def _table(queue: list[QueueEntry]) -> list[str]:
     now = time.time()
     rows = [("place", "status", "progress", "audio", "ready in", "model", "age")]
@@ -146,7 +151,7 @@ def _table(queue: list[QueueEntry]) -> list[str]:
             str(entry.position),
             entry.status,
             f"[{'#' * round(_BAR * entry.progress):<{_BAR}}] {entry.progress:4.0%}",
-            about(entry.audio_s) if entry.audio_s else "?",
+            _length(entry.audio_s) if entry.audio_s else "?",
             "?" if entry.estimated_s is None else about(entry.estimated_s),
             entry.model,
             about(now - entry.created_at),
