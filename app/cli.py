@@ -39,6 +39,8 @@ examples:
   whisperd serve                           serve it on http://127.0.0.1:9447
   whisperd transcribe talk.m4a             print what is said in it
   whisperd transcribe *.mp3 --format srt --output-dir subtitles
+  whisperd transcribe --watch ~/dictations write a text beside each recording that comes
+  whisperd status                          watch the queue
   curl http://127.0.0.1:9447/v1/audio/transcriptions -F file=@talk.m4a -F model=whisper-1
 
 `whisperd COMMAND --help` says more. Every setting is also a WHISPERD_* variable and a line in the configuration file.

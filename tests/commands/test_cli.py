@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import app
+from app.cli import COMMANDS
 from app.fitting import Verdicts
 from tests.conftest import Recording, Server, StartServer, clips, word_error_rate
 
@@ -37,11 +38,11 @@ def port_of(server: Server) -> str:
 
 def test_help_names_every_command_and_shows_examples() -> None:
     shown = whisperd("--help").stdout
-    for word in ("serve", "transcribe", "models", "tune", "bench", "doctor", "demo", "examples:", "curl"):
+    for word in (*COMMANDS, "examples:", "curl"):
         assert word in shown
 
 
-@pytest.mark.parametrize("command", ["serve", "transcribe", "models", "tune", "bench", "doctor", "demo"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
     result = whisperd(command, "--help")
     assert result.returncode == 0
