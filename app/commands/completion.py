@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     _prepare(options.parser)
-    print(shtab.complete(options.parser, shell=options.shell))
+    print(shtab.complete(options.parser, options.shell))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import shutil
 import signal
 import sys
 import tempfile
@@ -120,6 +121,8 @@ def run(options: argparse.Namespace) -> int:
             return 0
         with _door(settings, transcriber, asked, local=options.local) as transcribe:
             failures = run_batch(todo, results, transcribe)
+        if options.microphone and any(failure.name == sources[-1].name for failure in failures):
+            _keep(sources[-1])
     if failures and len(sources) > 1:
         print(f"\n{len(failures)} of {len(sources)} recordings failed:\n{table_of(failures)}", file=sys.stderr)
     return 1 if failures else 0
@@ -131,6 +134,8 @@ def _results(options: argparse.Namespace, formats: tuple[str, ...], *, words: bo
         raise InvalidRequest(f"{folder} is a file, not a folder; say --output-dir behind the recordings.")
     if options.output is not None and options.output.is_dir():
         raise InvalidRequest(f"{options.output} is a folder; --output-dir writes into folders.")
+    if options.seconds is not None and not options.microphone:
+        raise InvalidRequest("--seconds says how long to record: it goes with --microphone.")
     if options.watch is not None:
         _check_watch(options)
     beside = options.output_dir == "" or (options.watch is not None and folder is None)
@@ -162,11 +167,17 @@ def _named(options: argparse.Namespace, spool: Path) -> list[Source]:
     return sources_of(options.paths, spool)
 
 
+def _keep(source: Source) -> None:
+    """What somebody said is not lost where it could not be transcribed."""
+    shutil.move(source.path, source.name)
+    print(f"The recording is kept: {source.name}", file=sys.stderr)
+
+
 def _seconds(word: str) -> float:
-    seconds = float(word)
-    if not 0 < seconds < math.inf:
-        raise ValueError
-    return seconds
+    with contextlib.suppress(ValueError):
+        if 0 < float(word) < math.inf:
+            return float(word)
+    raise argparse.ArgumentTypeError(f"{word!r} is no number of seconds above 0")
 
 
 def _not_done(sources: list[Source], results: Results, *, force: bool) -> list[Source]:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import wave
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +99,9 @@ def test_a_server_that_goes_away_fails_the_rest_at_once(start_server: StartServe
         ([CLIP.path, "--output", "."], "--output-dir writes into folders"),
         ([CLIP.path, "--output", "one.txt", "--format", "txt,srt"], "One file holds one format"),
         (["--output-dir", CLIP.path], "say --output-dir behind the recordings"),
+        ([CLIP.path, "--seconds", "3"], "it goes with --microphone"),
+        ([CLIP.path, "--watch", "."], "--watch takes a folder and nothing else"),
+        (["--watch", "nowhere"], "There is no folder 'nowhere' to watch."),
         ([CLIP.path, "--format", "docx"], "There is no format 'docx'"),
         ([CLIP.path, "--language", "Klingon"], "klingon"),
     ],
@@ -209,6 +213,19 @@ def test_the_microphone_is_recorded_for_so_many_seconds(server: Server, micropho
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == CLIP.text
     assert result.stderr == ""
+
+
+def test_a_recording_that_could_not_be_transcribed_is_kept(
+    start_server: StartServer, microphone: Callable[..., dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = start_server(backend="fake", model=script_of(tmp_path, on_step={"1": "raise"}))
+    result = whisperd("transcribe", "--microphone", "--seconds", 2, "--port", port_of(server), env=microphone())
+    assert result.returncode == 1
+    (kept,) = tmp_path.glob("recording-*.wav")
+    assert f"The recording is kept: {kept.name}" in result.stderr
+    with wave.open(str(kept)) as file:
+        assert file.getnframes() >= 32_000
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\x03"], ids=["Enter", "Ctrl-C"])
