@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from app.languages import language_name
-from app.transcript import Segment, Transcript
+from app.transcript import Segment, Transcript, Word
 
 #: ``timestamp_granularities[]`` that may be asked for.
 GRANULARITIES = frozenset({"segment", "word"})
@@ -69,6 +70,33 @@ def to_verbose_json(transcript: Transcript, granularities: frozenset[str]) -> st
         body["segments"] = [segment_body(number, segment) for number, segment in enumerate(transcript.segments)]
     body["usage"] = _usage(transcript)
     return dump(body)
+
+
+def from_verbose_json(text: str) -> Transcript:
+    """The transcript that ``to_verbose_json`` wrote with segments, so that it can be written in any format.
+
+    Words go to the segment in whose time they begin; no format holds their probability, which is 0 here, nor counts of
+    tokens and the backend's name.
+    """
+    body = json.loads(text)
+    words = deque(Word(row["word"], row["start"], row["end"], 0.0) for row in body.get("words", ()))
+    ends = [*(row["start"] for row in body["segments"][1:]), math.inf]
+    segments = [
+        _segment(row, tuple(_begun_before(words, end))) for row, end in zip(body["segments"], ends, strict=False)
+    ]
+    return Transcript(body["language_code"], body["duration"], tuple(segments), body["task"])
+
+
+def _begun_before(words: deque[Word], end: float) -> Iterator[Word]:
+    """Take off ``words`` those that begin before ``end``."""
+    while words and words[0].start < end:
+        yield words.popleft()
+
+
+def _segment(row: dict[str, Any], words: tuple[Word, ...]) -> Segment:
+    """The inverse of ``segment_body``."""
+    given = {name: value for name, value in row.items() if name not in ("id", "tokens")}
+    return Segment(**given, tokens=tuple(row["tokens"]), words=words)
 
 
 FORMATS: dict[str, Format] = {

@@ -18,8 +18,12 @@ from app.languages import language_code
 #: The bundled recordings: sentences of synthetic English, and three of them in one file.
 SPEECH = Path(__file__).parent / "data" / "speech"
 SAMPLE = Path(__file__).parent / "data" / "sample.flac"
-#: Endings of sound that are looked for in a folder.
-_SOUND = {".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac", ".webm", ".mp4", ".aiff"}
+#: Endings of files with sound that are looked for in a folder.
+_SOUND = frozenset({
+    ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".asf", ".au", ".avi", ".caf", ".flac",
+    ".flv", ".m2ts", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg",
+    ".oga", ".ogg", ".ogv", ".opus", ".tta", ".wav", ".weba", ".webm", ".wma", ".wmv", ".wv",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +48,25 @@ def recordings_in(paths: Sequence[Path], *, references: bool = False) -> list[Re
 
 def bundled() -> list[Recording]:
     """The sentences of synthetic English that come with whisperd, a file each."""
-    return [Recording(path, _text_beside(path), "en") for path in _sounds(SPEECH)]
+    return [Recording(path, _text_beside(path), "en") for path in sounds_in(SPEECH)]
+
+
+def sounds_in(folder: Path) -> list[Path]:
+    """The files of ``folder`` and the folders in it that are called like sound or video, hidden ones left out; none of
+    a folder that is not there.
+    """
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _SOUND
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
 
 
 def _in(path: Path, references: bool) -> Iterator[Recording]:
     if path.is_dir():
-        for sound in _sounds(path):
+        for sound in sounds_in(path):
             yield Recording(sound, _text_beside(sound) if references else None)
     elif path.suffix.lower() == ".json" and path.is_file():
         yield from _manifest(path)
@@ -57,10 +74,6 @@ def _in(path: Path, references: bool) -> Iterator[Recording]:
         yield Recording(path, _text_beside(path) if references else None)
     else:
         raise InvalidRequest(f"There is no file or folder {str(path)!r}.")
-
-
-def _sounds(folder: Path) -> list[Path]:
-    return sorted(each for each in folder.rglob("*") if each.suffix.lower() in _SOUND)
 
 
 def _text_beside(path: Path) -> str:

@@ -44,11 +44,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("app.worker.loop", "app.worker.child", "app.worker.decoder", "app.worker.models"),
     # Below here: no asyncio, no HTTP; safe in any process.
     ("app.worker.process",),
+    ("app.client",),
     ("app.engine.*",),
     ("app.transcriber",),
     ("app.tuning",),
     ("app.api.*", "app.lan.*"),
-    ("app.service", "app.service.*", "app.bench.*"),
+    ("app.service", "app.service.*", "app.bench.*", "app.batch.*"),
     ("app.doctor.*",),
     ("app.commands.*",),
     ("app.cli",),
@@ -81,6 +82,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "uvicorn": ("app.api.connection", "app.commands.*"),
     "av": ("app.audio.*", "app.worker.decoder"),
     "huggingface_hub": ("app.hub.*",),
+    "sounddevice": ("app.batch.microphone",),
     "onnxruntime": ("app.audio.*", "app.worker.decoder"),
     **dict.fromkeys(MODEL_LIBRARIES, ("app.backends.*", "app.convert.*")),
 }

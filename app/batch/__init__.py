@@ -1,0 +1,1 @@
+"""Many recordings into text: what ``whisperd transcribe`` is made of."""
