@@ -55,6 +55,15 @@ class Health:
     reason: str
     details: dict[str, Any]
 
+    @property
+    def says(self) -> str:
+        """That it runs, in a sentence."""
+        return (
+            f"whisperd/{self.version} runs and is ready."
+            if self.ready
+            else (f"whisperd/{self.version} runs, and is not ready: {self.reason}")
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -97,6 +106,8 @@ class Client:
 
     def health(self) -> Health:
         answer = self._asked("GET", "/health")
+        if not _version(answer):
+            raise BackendUnavailable("What answers there is no whisperd.")
         details = {name: value for name, value in answer.json().items() if name != "status"}
         try:
             self._asked("GET", "/ready")

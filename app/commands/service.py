@@ -12,9 +12,10 @@ from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
+from app.client import Health
 from app.commands.flags import add_settings, flags_of
 from app.doctor.check import Status
-from app.doctor.server import Served, check_port, served
+from app.doctor.server import check_port, served
 from app.service import supervisor_here
 from app.service.install import check_place, try_out, write
 from app.service.launchd import Launchd
@@ -227,7 +228,7 @@ def _begin(service: Service) -> int:
     service.parking.forget()
     supervisor.start()
     begun = seen = time.monotonic()
-    answer: Served | None = None
+    answer: Health | None = None
     while time.monotonic() - begun < _START_S and not (answer and answer.ready):
         time.sleep(_LOOK_S)
         answer = served(settings)

@@ -5,17 +5,13 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator
-from typing import NamedTuple
 
-import httpx
-
+from app.client import Client, Health
 from app.doctor.check import Check, failed, ok, skipped
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, WhisperdError
 from app.service import supervisor_here
 from app.service.program import ServiceFailed
 from app.settings import Settings, exposed
-
-_ANSWER_S = 2
 
 
 def check_server(settings: Settings) -> Iterator[Check]:
@@ -69,24 +65,12 @@ def _cannot_listen(settings: Settings) -> OSError | None:
     return None
 
 
-class Served(NamedTuple):
-    """What a whisperd ``says`` of itself, a sentence."""
-
-    ready: bool
-    says: str
-
-
-def served(settings: Settings) -> Served | None:
-    """Of the whisperd that answers where the settings say. No proxy of the environment's is asked for this machine."""
+def served(settings: Settings) -> Health | None:
+    """How the whisperd is that answers where the settings say."""
     try:
-        response = httpx.get(f"{settings.url}/ready", timeout=_ANSWER_S, verify=settings.trust, trust_env=False)
-        server = response.headers.get("server", "")
-        if not server.startswith("whisperd/"):
-            return None
-        if response.is_success:
-            return Served(True, f"{server} runs and is ready.")
-        return Served(False, f"{server} runs, and is not ready: {response.json()['error']['message']}")
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError):
+        with Client(settings) as client:
+            return client.health()
+    except WhisperdError:
         return None
 
 
