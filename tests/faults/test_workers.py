@@ -143,7 +143,7 @@ def test_steps_never_overlap_and_a_dictation_overtakes_a_long_recording(
     start_server: StartServer, tmp_path: Path, long_recording: Recording
 ) -> None:
     log = tmp_path / "steps"
-    server = start_server(backend="fake", model=script_of(tmp_path, seconds_per_step=0.2, log=str(log)), max_batch=1)
+    server = start_server(backend="fake", model=script_of(tmp_path, seconds_per_step=0.6, log=str(log)), max_batch=1)
     long, long_answers = in_background(lambda: server.transcribe(long_recording.path))
     wait_for(lambda: bool(steps_of(log)), 20, server.log)
     assert server.transcribe(CLIP.path).status_code == 200
