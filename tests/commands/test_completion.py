@@ -35,7 +35,7 @@ CASES = [
     (["serve", "--tls-cert", ""], {"talk.m4a"}, {"debug"}),
     (["models", "convert", "--format", ""], set(), {"srt"}),
 ]
-EACH = pytest.mark.parametrize(("words", "offered", "not_offered"), CASES, ids=lambda value: " ".join(value))
+EACH = pytest.mark.parametrize(("words", "offered", "not_offered"), CASES, ids=lambda value: " ".join(sorted(value)))
 
 
 def needs(shell: str) -> pytest.MarkDecorator:
