@@ -26,6 +26,9 @@ from tests.hub import Hub, running_hub
 
 AUDIO = Path(__file__).parent / "data" / "audio"
 
+# A shell that starts the tests in the background makes them, and all that they start, deaf to Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @dataclass(frozen=True)
 class Clip:

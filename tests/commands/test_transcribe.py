@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -22,6 +22,16 @@ from tests.commands.test_cli import port_of, whisperd
 from tests.conftest import Server, StartServer, clips, free_port, join_clips, script_of, wait_for, word_error_rate
 
 CLIP, OTHER = clips("en000")[0], clips("en024")[0]
+
+
+@contextlib.contextmanager
+def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """The command while the context is open, and no longer."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture
@@ -79,7 +89,7 @@ def test_a_server_that_goes_away_fails_the_rest_at_once(start_server: StartServe
     server = start_server(backend="fake", model=script_of(folder, seconds_per_step=60), drain_s=0)
     words = ["transcribe", folder / "in" / "talk.flac", folder / "in" / "below", "--port", port_of(server)]
     command = [sys.executable, "-m", "app", *map(str, words)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with running(command) as process:
         wait_for(lambda: bool(httpx.get(f"{server.url}/v1/queue").json()["data"]), 30)
         server.process.kill()
         said = process.communicate(timeout=60)[1]
@@ -125,7 +135,7 @@ def test_two_recordings_of_one_name_are_an_error_before_work_begins(folder: Path
 def test_a_watched_folder_is_transcribed_as_files_come_whole(server: Server, tmp_path: Path, end: int) -> None:
     shutil.copy(CLIP.path, tmp_path / "here.flac")
     command = [sys.executable, "-m", "app", "transcribe", "--watch", str(tmp_path), "--port", port_of(server)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with running(command) as process:
         wait_for((tmp_path / "here.txt").exists, 60)
         sound = OTHER.path.read_bytes()
         with (tmp_path / "slow.flac").open("wb", buffering=0) as file:
@@ -149,7 +159,7 @@ def test_a_watcher_waits_for_a_server_that_comes_back(start_server: StartServer,
     script = script_of(tmp_path, text=" back")
     server = start_server(backend="fake", model=script)
     command = [sys.executable, "-m", "app", "transcribe", "--watch", str(folder), "--port", port_of(server)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with running(command) as process:
         assert process.stderr is not None
         assert "Watching" in process.stderr.readline()
         server.stop()

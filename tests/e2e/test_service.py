@@ -241,9 +241,9 @@ def test_its_log_is_shown(machine: Machine) -> None:
             assert "whisperd starts" in next(line for line in shown.stdout if "starts" in line)
             httpx.post(f"{machine.url}/v1/audio/transcriptions", files={"file": b"nonsense"})
             assert next(line for line in shown.stdout if "request" in line)
-            shown.send_signal(signal.SIGINT)
             for child in psutil.Process(shown.pid).children():
                 child.terminate()
+            shown.send_signal(signal.SIGINT)
     else:
         assert done.stdout.split() == ["--user", "--unit", "whisperd.service", "--lines", "7"]
 
