@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from app import whole_file
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -19,7 +20,4 @@ def read(path: Path) -> dict[str, Any]:
 
 def write(path: Path, data: dict[str, Any]) -> None:
     """Put ``data`` in the place of what ``path`` holds, which others see whole or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as draft:
-        json.dump(data, draft, indent=1)
-    Path(draft.name).replace(path)
+    whole_file.write(path, json.dumps(data, indent=1).encode())

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 #: From the bottom up. ``x`` is that module alone, ``x.*`` is x and all below it; the longest entry that fits counts.
 #: A module imports from rows below its own, and sideways only inside its package.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("app", "app.errors"),
+    ("app", "app.errors", "app.whole_file"),
     ("app.hardware", "app.json_file", "app.languages", "app.log", "app.model_names", "app.transcript"),
     ("app.defaults", "app.keys"),
     ("app.backends", "app.backends.base", "app.backends.rules", "app.backends.takes"),

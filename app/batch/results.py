@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from app import whole_file
 from app.batch.sources import Source
 from app.errors import InvalidRequest
 from app.formats import FORMATS, GRANULARITIES
@@ -114,13 +113,4 @@ def _write(target: Path, text: str) -> None:
     if target.exists() and not target.is_file():
         target.write_text(text, encoding="utf-8")
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}")
-    try:
-        with part.open("x", encoding="utf-8", newline="") as file:
-            file.write(text)
-        part.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
+    whole_file.write(target, text.encode(), mode=0o666)

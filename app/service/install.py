@@ -6,9 +6,9 @@ import getpass
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+from app import whole_file
 from app.service.program import Program, Supervisor
 from app.settings import SettingsError
 
@@ -62,8 +62,5 @@ def write(supervisor: Supervisor, program: Program) -> bool:
     if file.exists() and file.read_bytes() == text:
         return False
     supervisor.stop()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".whisperd-", delete=False) as draft:
-        draft.write(text)
-    Path(draft.name).replace(file)
+    whole_file.write(file, text)
     return True
