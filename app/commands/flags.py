@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from app.settings import Settings, load_settings
 
@@ -33,14 +34,14 @@ def add_settings(parser: argparse.ArgumentParser, names: Collection[str] | None 
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """The settings that the command line, the environment and the file give together. Raises ``SettingsError``."""
-    return load_settings(**{name: value for name, value in vars(options).items() if name in Settings.model_fields})
+    return load_settings(**_given(options))
 
 
 def flags_of(options: argparse.Namespace) -> list[str]:
     """The settings among ``options`` as words of a command line that means the same in any folder. Raises
     ``SettingsError``.
     """
-    given = {name: value for name, value in vars(options).items() if name in Settings.model_fields}
+    given = _given(options)
     settings = load_settings(alone=True, **given)
     words: list[str] = []
     for name, value in given.items():
@@ -53,3 +54,8 @@ def flags_of(options: argparse.Namespace) -> list[str]:
             whole = getattr(settings, name)
             words.append(f"--{flag}={whole if isinstance(whole, Path) else value}")
     return words
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings among ``options``; None for those that were not given."""
+    return {name: value for name, value in vars(options).items() if name in Settings.model_fields}

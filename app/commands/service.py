@@ -14,14 +14,13 @@ from pathlib import Path
 
 from app.client import Health
 from app.commands.flags import add_settings, flags_of
+from app.commands.status import EXIT_NOT_RUNNING
 from app.doctor.check import Status
 from app.doctor.server import check_port, served
 from app.service import supervisor_here
 from app.service.install import check_place, try_out, write
-from app.service.launchd import Launchd
 from app.service.parking import Parking
 from app.service.program import Program, ServiceFailed, Supervisor, flags_in, program_of
-from app.service.systemd import Systemd
 from app.settings import (
     Settings,
     SettingsError,
@@ -31,8 +30,6 @@ from app.settings import (
     state_dir,
 )
 
-#: As systemctl has it: the service does not run.
-EXIT_NOT_RUNNING = 3
 #: For so long a start is watched; a server that is ready to listen answers within two seconds.
 _START_S = 60.0
 #: Not running for so long is no start any more.
@@ -141,8 +138,8 @@ def _install(supervisor: Supervisor, options: argparse.Namespace) -> int:
         _say(f"Installed already. {_answer(service.settings)} After an upgrade: `whisperd service restart`.")
         return 0
     code = _begin(service)
-    if isinstance(supervisor, Systemd) and not supervisor.lingers:
-        _say("It runs while you are logged in; for ever with `loginctl enable-linger`.")
+    if advice := supervisor.advice():
+        _say(advice)
     return code
 
 
@@ -179,8 +176,8 @@ def _restart(supervisor: Supervisor, _: argparse.Namespace) -> int:
 
 def _status(supervisor: Supervisor, options: argparse.Namespace) -> int:
     state, facts = supervisor.state(), {"supervisor": supervisor.name}
-    if supervisor.words():
-        service = _installed(supervisor)
+    if words := supervisor.words():
+        service = Service(supervisor, flags_in(words))
         facts |= {"reason": service.parking.reason, "flags": " ".join(service.flags), "file": str(supervisor.file)}
         try:
             facts |= {"url": service.settings.url, "log": str(_log_of(service) or "`whisperd service logs`")}
@@ -202,12 +199,12 @@ def _status(supervisor: Supervisor, options: argparse.Namespace) -> int:
 
 def _logs(supervisor: Supervisor, options: argparse.Namespace) -> int:
     service = _installed(supervisor)
-    if isinstance(supervisor, Launchd):
-        for line in supervisor.last_words(options.lines):
-            print(line, flush=True)
-        with contextlib.suppress(SettingsError):
-            supervisor.log = _log_of(service)
-    command = supervisor.log_command(options.lines, follow=options.follow)
+    for line in supervisor.last_words(options.lines):
+        print(line, flush=True)
+    log = None
+    with contextlib.suppress(SettingsError):
+        log = _log_of(service)
+    command = supervisor.log_command(options.lines, follow=options.follow, log=log)
     return subprocess.run(command, check=False).returncode  # noqa: S603 - our own words, no shell
 
 

@@ -51,10 +51,11 @@ class Launchd:
         return state_of(self._print(), installed=self.file.exists())
 
     def start(self) -> None:
-        target, until = f"{self._domain()}/{LABEL}", time.monotonic() + _SETTLE_S
+        domain, until = self._domain(), time.monotonic() + _SETTLE_S
+        target = f"{domain}/{LABEL}"
         run(["launchctl", "enable", target])  # somebody may have disabled it, which outlives the plist
         while True:
-            done = run(["launchctl", "bootstrap", self._domain(), str(self.file)])
+            done = run(["launchctl", "bootstrap", domain, str(self.file)])
             if done.returncode == 0:
                 return
             if state_of(self._print(), installed=True).said:
@@ -76,11 +77,13 @@ class Launchd:
         self.stop()
         self.file.unlink(missing_ok=True)
 
-    def log_command(self, lines: int, *, follow: bool) -> list[str]:
-        return ["tail", "-n", str(lines), *(["-F"] if follow else []), str(self.log)]
+    def advice(self) -> str:
+        return ""
+
+    def log_command(self, lines: int, *, follow: bool, log: Path | None) -> list[str]:
+        return ["tail", "-n", str(lines), *(["-F"] if follow else []), str(log or self.log)]
 
     def last_words(self, lines: int) -> list[str]:
-        """What the server wrote outside of its log: why it could not start, mostly."""
         try:
             return _last_words().read_text("utf-8", errors="replace").splitlines()[-lines:]
         except OSError:

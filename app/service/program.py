@@ -87,8 +87,16 @@ class Supervisor(Protocol):
         """Stop it and take ``file`` away."""
         ...
 
-    def log_command(self, lines: int, *, follow: bool) -> list[str]:
-        """The command that shows the end of the log."""
+    def advice(self) -> str:
+        """What its user should know of when the service runs, a sentence; "" for nothing."""
+        ...
+
+    def last_words(self, lines: int) -> list[str]:
+        """What the server wrote outside of its log, at most so many lines: why it could not start, mostly."""
+        ...
+
+    def log_command(self, lines: int, *, follow: bool, log: Path | None) -> list[str]:
+        """The command that shows the end of the log, which is at ``log`` where the supervisor keeps none."""
         ...
 
 

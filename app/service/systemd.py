@@ -64,13 +64,16 @@ class Systemd:
             self.file.unlink()
             self._do("daemon-reload")
 
-    def log_command(self, lines: int, *, follow: bool) -> list[str]:
-        return ["journalctl", "--user", "--unit", UNIT, "--lines", str(lines), *(["--follow"] if follow else [])]
+    def advice(self) -> str:
+        if "yes" in run(["loginctl", "show-user", "--property=Linger", "--value"]).stdout:
+            return ""
+        return "It runs while you are logged in; for ever with `loginctl enable-linger`."
 
-    @property
-    def lingers(self) -> bool:
-        """Whether the user's units run without a login too."""
-        return "yes" in run(["loginctl", "show-user", "--property=Linger", "--value"]).stdout
+    def last_words(self, lines: int) -> list[str]:  # noqa: ARG002 - the journal has them
+        return []
+
+    def log_command(self, lines: int, *, follow: bool, log: Path | None) -> list[str]:  # noqa: ARG002
+        return ["journalctl", "--user", "--unit", UNIT, "--lines", str(lines), *(["--follow"] if follow else [])]
 
     def _do(self, *words: str, unless: str = "\n") -> None:
         """Tell systemctl; what it refuses with ``unless`` in its words is so already."""
