@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import pty
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +10,7 @@ import httpx
 import pytest
 
 from app import __version__
+from tests.commands.terminal import Terminal
 from tests.commands.test_cli import port_of, whisperd
 from tests.conftest import Server, StartServer, clips, free_port, script_of, wait_for
 
@@ -88,19 +85,10 @@ def test_without_the_key_the_queue_is_not_shown(start_server: StartServer, tmp_p
 
 
 def test_on_a_terminal_it_is_drawn_again_until_ctrl_c(busy: Server) -> None:
-    words = [sys.executable, "-m", "app", "status", "--port", port_of(busy)]
-    process, terminal = pty.fork()
-    if not process:
-        os.execv(sys.executable, words)  # noqa: S606 - it replaces the fork of this process
-    shown = b""
-    while shown.count(b"\033[H") < 3:
-        shown += os.read(terminal, 4096)
-    os.write(terminal, b"\x03")
-    with contextlib.suppress(OSError):  # what Linux says when the other side of a terminal has closed
-        while chunk := os.read(terminal, 4096):
-            shown += chunk
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    terminal = Terminal("status", "--port", port_of(busy))
+    terminal.read_until(b"\033[H", times=3)
+    assert terminal.end_with(b"\x03") == 0
+    shown = terminal.shown
     assert b"\033[?1049h" in shown
     screen, _, rest = shown.rpartition(b"\033[?25h\033[?1049l")
     assert b"running" in screen

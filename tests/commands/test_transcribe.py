@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.commands.terminal import Terminal
 from tests.commands.test_cli import port_of, whisperd
 from tests.conftest import Server, StartServer, clips, free_port, join_clips, script_of, wait_for, word_error_rate
 
@@ -240,20 +240,10 @@ def test_a_recording_that_could_not_be_transcribed_is_kept(
 
 @pytest.mark.parametrize("end", [b"\n", b"\x03"], ids=["Enter", "Ctrl-C"])
 def test_enter_and_ctrl_c_end_a_recording(server: Server, microphone: Callable[..., dict], end: bytes) -> None:
-    words = [sys.executable, "-m", "app", "transcribe", "--microphone", "--port", port_of(server)]
-    environment = {**os.environ, **microphone()}
-    process, terminal = pty.fork()
-    if not process:
-        os.execve(sys.executable, words, environment)  # noqa: S606 - it replaces the fork of this process
-    shown = b""
-    while f"{math.ceil(CLIP.duration) + 1}.".encode() not in shown:
-        shown += os.read(terminal, 4096)
-    os.write(terminal, end)
-    with contextlib.suppress(OSError):  # what Linux says when the other side of a terminal has closed
-        while chunk := os.read(terminal, 4096):
-            shown += chunk
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    terminal = Terminal("transcribe", "--microphone", "--port", port_of(server), environment=microphone())
+    terminal.read_until(f"{math.ceil(CLIP.duration) + 1}.".encode())
+    assert terminal.end_with(end) == 0
+    shown = terminal.shown
     assert b"Enter ends it" in shown
     assert b"####" in shown
     assert CLIP.text.encode() in shown
