@@ -129,9 +129,7 @@ class Server:
 
     def children(self, module: str) -> list[psutil.Process]:
         """The server's children that run ``module``, such as ``app.worker.child``."""
-        return [
-            child for child in psutil.Process(self.pid).children() if any(module in word for word in _command_of(child))
-        ]
+        return children_of(self.pid, module)
 
     def wait_until_ready(self, seconds: float = 120) -> None:
         wait_for(lambda: httpx.get(f"{self.url}/ready").is_success, seconds, self.log)
@@ -156,6 +154,11 @@ def script_of(folder: Path, **script: object) -> Path:
 def _flag(name: str, value: object) -> list[str]:
     flag = f"--{name.replace('_', '-')}"
     return [flag] if value is True else [flag, str(value)]
+
+
+def children_of(pid: int, module: str) -> list[psutil.Process]:
+    """The living children of a process that run ``module``."""
+    return [child for child in psutil.Process(pid).children() if any(module in word for word in _command_of(child))]
 
 
 def _command_of(process: psutil.Process) -> list[str]:

@@ -5,6 +5,7 @@ test holds the reins of.
 from __future__ import annotations
 
 import math
+import os
 import random
 import wave
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -28,7 +29,7 @@ from app.metrics import Metrics
 from app.transcript import SAMPLE_RATE, Window
 from app.worker.decoder import Decoder
 from app.worker.messages import Decode, Decoded, DecodeMore, Limits
-from tests.conftest import clips, join_clips
+from tests.conftest import children_of, clips, join_clips
 
 pytestmark = pytest.mark.anyio
 CLIP = clips("en000")[0].path
@@ -539,7 +540,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def decoder_processes() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "app.worker.decoder" in child.cmdline()]
+    return children_of(os.getpid(), "app.worker.decoder")
 
 
 def restarts(metrics: Metrics) -> float:

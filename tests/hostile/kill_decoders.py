@@ -29,6 +29,7 @@ import numpy as np
 import psutil
 from tqdm import tqdm
 
+from tests.conftest import children_of
 from tests.hostile.media import encode, speech
 
 #: What a crash in a native library and a user's kill look like from outside.
@@ -106,33 +107,23 @@ def _kill(pid: int, spool: Path, rng: random.Random, meant: str, over: threading
             continue
         if over.wait(rng.random() * 0.15):
             break
-        for child in decoders_of(pid):
-            if child not in known and not over.is_set() and _is_busy(child):
-                known.add(child)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, rng.choice(SIGNALS))
+        for child in children_of(pid, "app.worker.decoder"):
+            if child.pid not in known and not over.is_set() and _is_busy(child):
+                known.add(child.pid)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.send_signal(rng.choice(SIGNALS))
                     hits += 1
         if hits and meant == "once":
             break
     return hits
 
 
-def _is_busy(pid: int) -> bool:
-    """Whether the decoder has a PCM file open."""
+def _is_busy(decoder: psutil.Process) -> bool:
+    """Whether it has a PCM file open."""
     try:
-        return any("pcm" in file.path for file in psutil.Process(pid).open_files())
+        return any("pcm" in file.path for file in decoder.open_files())
     except psutil.Error:
         return False
-
-
-def decoders_of(pid: int) -> list[int]:
-    """The server's decoders."""
-    found = []
-    for child in psutil.Process(pid).children():
-        with contextlib.suppress(psutil.Error):
-            if "app.worker.decoder" in child.cmdline():
-                found.append(child.pid)
-    return found
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from contextlib import aclosing
 from pathlib import Path
 
 import anyio
-import psutil
 import pytest
 
 from app.engine import decoders as decoders_module
@@ -19,7 +18,7 @@ from app.engine.decoders import Decoders
 from app.errors import UndecodableAudio
 from app.metrics import Metrics
 from app.worker.messages import Decoded, Limits
-from tests.conftest import StartServer
+from tests.conftest import StartServer, children_of
 from tests.hostile import kill_decoders
 from tests.hostile.media import CLIP, encode, speech
 
@@ -57,8 +56,8 @@ async def through(decoders: Decoders, source: Path, pcm: Path, number: int, deat
         async with aclosing(decoders.decode(source, pcm)) as coming:
             async for part in coming:
                 parts.append(part)
-                for child in psutil.Process().children():
-                    if child.pid not in known and len(known) < deaths and "app.worker.decoder" in child.cmdline():
+                for child in children_of(os.getpid(), "app.worker.decoder"):
+                    if child.pid not in known and len(known) < deaths:
                         known.add(child.pid)
                         os.kill(child.pid, number)
     assert len(known) == deaths
