@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.service.program import TEMPLATES, Program, ServiceFailed, State, log_file, run
+from app.service.program import TEMPLATES, Program, ServiceFailed, State, log_file, run, tail
 
 LABEL = "io.whisperd"
 #: For so long bootstrap is tried again while launchd lets go of the agent before.
@@ -81,7 +81,7 @@ class Launchd:
         return ""
 
     def log_command(self, lines: int, *, follow: bool, log: Path | None) -> list[str]:
-        return ["tail", "-n", str(lines), *(["-F"] if follow else []), str(log or self.log)]
+        return tail(log or log_file(), lines, follow=follow)
 
     def last_words(self, lines: int) -> list[str]:
         try:

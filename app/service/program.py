@@ -96,7 +96,7 @@ class Supervisor(Protocol):
         ...
 
     def log_command(self, lines: int, *, follow: bool, log: Path | None) -> list[str]:
-        """The command that shows the end of the log, which is at ``log`` where the supervisor keeps none."""
+        """The command that shows the end of the log: of the file ``log``, if that is where it goes."""
         ...
 
 
@@ -124,6 +124,11 @@ def flags_in(words: Sequence[str]) -> list[str]:
 def log_file() -> Path:
     """Where the log goes with supervisors that keep none."""
     return platformdirs.user_log_path("whisperd", appauthor=False) / "whisperd.log"
+
+
+def tail(log: Path, lines: int, *, follow: bool) -> list[str]:
+    """The command that shows the end of a log file."""
+    return ["tail", "-n", str(lines), *(["-F"] if follow else []), str(log)]
 
 
 def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,5 @@
 """The service as systemd knows it: a unit of this user, ``systemd.service(5)`` and ``systemctl(1)``; its log is the
-journal's.
+journal's, unless the settings name a file.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import platformdirs
 
-from app.service.program import TEMPLATES, Program, ServiceFailed, State, run
+from app.service.program import TEMPLATES, Program, ServiceFailed, State, run, tail
 
 UNIT = "whisperd.service"
 _STATE = ("LoadState", "ActiveState", "SubState", "MainPID", "Result")
@@ -72,7 +72,9 @@ class Systemd:
     def last_words(self, lines: int) -> list[str]:  # noqa: ARG002 - the journal has them
         return []
 
-    def log_command(self, lines: int, *, follow: bool, log: Path | None) -> list[str]:  # noqa: ARG002
+    def log_command(self, lines: int, *, follow: bool, log: Path | None) -> list[str]:
+        if log is not None:
+            return tail(log, lines, follow=follow)
         return ["journalctl", "--user", "--unit", UNIT, "--lines", str(lines), *(["--follow"] if follow else [])]
 
     def _do(self, *words: str, unless: str = "\n") -> None:

@@ -248,6 +248,14 @@ def test_its_log_is_shown(machine: Machine) -> None:
         assert done.stdout.split() == ["--user", "--unit", "whisperd.service", "--lines", "7"]
 
 
+def test_a_log_file_of_the_settings_is_shown(machine: Machine, tmp_path: Path) -> None:
+    log = tmp_path / "elsewhere" / "whisperd.log"
+    log.parent.mkdir()
+    assert machine.install_fake("--log-file", str(log)).returncode == 0
+    assert str(log) in machine.service("status").stdout
+    assert machine.service("logs", "-n", "9").stdout.splitlines() == log.read_text().splitlines()[-9:]
+
+
 def test_a_supervisor_that_refuses_is_quoted(mac: Machine) -> None:
     program = Path(mac.path.split(os.pathsep)[0]) / "launchctl"
     kept = program.read_text()
