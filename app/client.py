@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, BinaryIO, Self
@@ -65,14 +65,6 @@ class Health:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """``warning`` says what of the file could not be heard, "" where all could."""
-
-    transcript: Transcript
-    warning: str
-
-
 class Client:
     """A connection to the server that listens by ``settings``, while the context is open. Threads may share it.
 
@@ -128,7 +120,7 @@ class Client:
         *,
         on_sent: Callable[[int], None] = lambda _: None,
         on_queue: Callable[[QueueEntry], None] = lambda _: None,
-    ) -> Answer:
+    ) -> Transcript:
         """The transcript of a file. ``on_sent`` is called with the bytes of each piece that is sent, ``on_queue`` every
         half second with where the job stands, from another thread. Leaving early frees the server's device.
         """
@@ -151,7 +143,7 @@ class Client:
                 # Long recordings take long, and the server bounds its own steps.
                 timeout=httpx.Timeout(None, connect=_ANSWER_S),
             )
-        return Answer(from_verbose_json(response.text), response.headers.get("x-whisperd-warning", ""))
+        return replace(from_verbose_json(response.text), warning=response.headers.get("x-whisperd-warning", ""))
 
     @contextlib.contextmanager
     def _followed(self, identity: str, file: _Counted, on_queue: Callable[[QueueEntry], None]) -> Iterator[None]:

@@ -160,7 +160,8 @@ class Transcript:
 
     ``language`` is the text's, as a code; ``duration`` is decoded seconds; ``segments`` are in order of time;
     ``prompt_tokens`` and ``decoded_tokens`` count over all steps; ``with_logprobs`` whether they were asked for;
-    ``backend`` did the last step, "" where there was nothing to do.
+    ``backend`` did the last step, "" where there was nothing to do; ``warning`` says what of the file could not be
+    heard, "" where all could.
     """
 
     language: str
@@ -171,6 +172,7 @@ class Transcript:
     decoded_tokens: int = 0
     with_logprobs: bool = False
     backend: str = ""
+    warning: str = ""
 
     def __iter__(self) -> Iterator[Segment]:
         return iter(self.segments)

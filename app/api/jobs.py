@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from app.api.auth import owner_of
 from app.api.errors import error_body
 from app.api.forms import TranscriptionForm, TranslationForm
-from app.api.responses import BACKEND, BACKEND_HEADER
+from app.api.responses import ANSWER_HEADERS, BACKEND, WARNING
 from app.api.schemas import ERROR_RESPONSES, DeletedBody, ErrorBody, ErrorDetail, JobBody, JobList, SegmentBody
 from app.api.service import service_of
 from app.engine.admission import Upload
@@ -89,7 +89,7 @@ async def get_job(
     responses={
         200: {
             "description": "The text in the format asked for.",
-            "headers": BACKEND_HEADER,
+            "headers": ANSWER_HEADERS,
             "content": {format_.media_type.partition(";")[0]: {} for format_ in FORMATS.values()},
         },
         410: {"model": ErrorBody, "description": "The job was cancelled."},
@@ -116,7 +116,8 @@ async def get_result(
     if transcript is None:
         raise record.error.restored() if record.error else JobCancelled("The job was cancelled.")
     format_ = FORMATS[response_format or record.response_format]
-    headers = {BACKEND: transcript.backend} if transcript.backend else {}
+    told = {BACKEND: transcript.backend, WARNING: transcript.warning}
+    headers = {name: value for name, value in told.items() if value}
     body = format_.render(transcript, frozenset(record.granularities))
     return Response(body, media_type=format_.media_type, headers=headers)
 
@@ -176,6 +177,7 @@ async def _body(request: Request, record: JobRecord, *, segments: bool = True, a
         body.error = ErrorDetail(**error_body(record.error.restored())["error"]) if record.error else None
         if segments and (transcript := await jobs.transcript(record.id, record.owner)) is not None:
             done, body.language = transcript.segments, language_name(transcript.language)
+            body.warning = transcript.warning or None
     if segments:
         body.segments = [SegmentBody(**segment_body(after + number, each)) for number, each in enumerate(done[after:])]
     return body

@@ -43,7 +43,7 @@ BACKEND_HEADER = {
 
 #: What of the upload could not be heard.
 WARNING = "X-Whisperd-Warning"
-_WORK_HEADERS = BACKEND_HEADER | {
+ANSWER_HEADERS = BACKEND_HEADER | {
     WARNING: {
         "description": "A sentence about what of the file is damaged or missing; only where something is, and only of "
         "answers that are sent whole.",
@@ -79,7 +79,7 @@ PULL_RESPONSES: dict[int | str, dict[str, Any]] = {
 WORK_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The text in the format asked for; with `stream`, server-sent events.",
-        "headers": _WORK_HEADERS,
+        "headers": ANSWER_HEADERS,
         "content": {
             "application/json": {
                 "schema": {"anyOf": [reference(TranscriptionBody), reference(VerboseTranscriptionBody)]}

@@ -153,7 +153,9 @@ class QueueList(BaseModel):
 
 
 class JobBody(BaseModel):
-    """A job on disk; times in Unix seconds, ``duration`` and ``estimated_s`` in seconds, ``progress`` from 0 to 1."""
+    """A job on disk; times in Unix seconds, ``duration`` and ``estimated_s`` in seconds, ``progress`` from 0 to 1;
+    ``warning`` says what of the file could not be heard.
+    """
 
     id: str
     object: Literal["job"] = "job"
@@ -172,6 +174,7 @@ class JobBody(BaseModel):
     estimated_s: float | None = None
     language: str | None = None
     segments: list[SegmentBody] = []
+    warning: str | None = None
     error: ErrorDetail | None = None
 
 

@@ -64,8 +64,8 @@ async def answer(request: Request, form_type: type[Fields], task: str) -> Respon
         return Response(status_code=CLIENT_GONE)
     media_type = FORMATS[fields.response_format].media_type
     headers = {"Server-Timing": _timing(job), BACKEND: service.engine.device.backend_of(job)}
-    if job.warning:
-        headers[WARNING] = job.warning
+    if transcript.warning:
+        headers[WARNING] = transcript.warning
     return Response(render(transcript), media_type=media_type, headers=headers)
 
 

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.batch.bars import OnProgress, Progress
-from app.client import Answer, Client, QueueEntry
+from app.client import Client, QueueEntry
 from app.transcriber import Transcriber
-from app.transcript import Options
+from app.transcript import Options, Transcript
 
-Transcribe = Callable[[Path, OnProgress], Answer]
+Transcribe = Callable[[Path, OnProgress], Transcript]
 
 
 def through_server(client: Client, options: Options) -> Transcribe:
-    def transcribe(path: Path, show: OnProgress) -> Answer:
+    def transcribe(path: Path, show: OnProgress) -> Transcript:
         size, sent = max(1, path.stat().st_size), 0
 
         def on_sent(piece: int) -> None:
@@ -32,9 +32,9 @@ def through_server(client: Client, options: Options) -> Transcribe:
 
 
 def in_process(transcriber: Transcriber, options: Options) -> Transcribe:
-    def transcribe(path: Path, show: OnProgress) -> Answer:
+    def transcribe(path: Path, show: OnProgress) -> Transcript:
         job = transcriber.run(path, options, on_progress=lambda done, whole: show(Progress(done_s=done, audio_s=whole)))
         assert job.transcript is not None
-        return Answer(job.transcript, job.warning)
+        return job.transcript
 
     return transcribe

@@ -41,14 +41,14 @@ def transcribe_one(source: Source, results: Results, transcribe: Transcribe, bar
     with bars.recording(Path(source.name).name, _size(source)) as show:
         if source.problem:
             raise InvalidRequest(source.problem)
-        answer = transcribe(source.path, show)
-    written = results.write(source, answer.transcript)
-    if answer.warning:
-        bars.say(f"{source.name}: {answer.warning}")
+        transcript = transcribe(source.path, show)
+    written = results.write(source, transcript)
+    if transcript.warning:
+        bars.say(f"{source.name}: {transcript.warning}")
     if written:
         bars.say(f"{source.name} -> {', '.join(map(str, written))}")
     else:
-        for text in results.texts(answer.transcript).values():
+        for text in results.texts(transcript).values():
             bars.print(text)
 
 

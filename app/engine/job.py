@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -104,15 +104,6 @@ class Job:
     def running(self) -> bool:
         """Whether the device has begun with it."""
         return self._stepped_at is not None
-
-    @property
-    def warning(self) -> str:
-        """What of the file could not be heard, as a sentence; "" if all could."""
-        if self.missing_s >= _WORTH_SAYING_S:
-            return f"About {self.missing_s:.1f} s of the recording are missing: the file is damaged or cut off."
-        if self.bad_packets:
-            return f"Parts of the file are damaged: {self.bad_packets} of its packets could not be decoded."
-        return ""
 
     @property
     def wants_step(self) -> bool:
@@ -226,10 +217,18 @@ class Job:
 
     def _changed(self) -> None:
         if self.progress.finished:
-            self.transcript = self.progress.transcript()
+            self.transcript = replace(self.progress.transcript(), warning=self._warning)
             self._end()
         else:
             self._notify()
+
+    @property
+    def _warning(self) -> str:
+        if self.missing_s >= _WORTH_SAYING_S:
+            return f"About {self.missing_s:.1f} s of the recording are missing: the file is damaged or cut off."
+        if self.bad_packets:
+            return f"Parts of the file are damaged: {self.bad_packets} of its packets could not be decoded."
+        return ""
 
     def _end(self) -> None:
         self.parked = False

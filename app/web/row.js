@@ -149,6 +149,8 @@ export class Row {
     this.text.finish(body.segments, body.words, body.task === "translate" ? "en" : body.language_code);
     this.#finish(`${clock(body.duration)}, ${sentenceCase(body.language)}, ${job.model}`);
     if (body.segments.length === 0) this.#status(`${clock(body.duration)}: nobody speaks in it`);
+    this.#part(".warning").textContent = job.warning ?? "";
+    this.#part(".warning").hidden = !job.warning;
     const until = new Date(job.expires_at * 1000).toLocaleDateString(undefined, { day: "numeric", month: "long" });
     this.#part(".kept").textContent = `Kept until ${until}, unless you remove it.`;
     this.#part(".actions").hidden = false;

@@ -12,7 +12,6 @@ from app.batch.bars import OnProgress
 from app.batch.doors import Transcribe
 from app.batch.results import Results
 from app.batch.watch import Arrivals, watch
-from app.client import Answer
 from app.errors import BackendUnavailable, QueueFull, UndecodableAudio, WhisperdError
 from app.transcript import Segment, Transcript
 
@@ -40,11 +39,11 @@ def scripted(done: list[str], *errors: WhisperdError) -> Transcribe:
     """Fails with the errors first; ``done`` are the names of all that it was asked for."""
     left = list(errors)
 
-    def transcribe(path: Path, show: OnProgress) -> Answer:
+    def transcribe(path: Path, show: OnProgress) -> Transcript:
         done.append(path.name)
         if left:
             raise left.pop(0)
-        return Answer(TRANSCRIPT, "")
+        return TRANSCRIPT
 
     return transcribe
 

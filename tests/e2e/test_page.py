@@ -301,6 +301,15 @@ def test_a_file_that_is_no_sound_gets_the_servers_sentence(page: Any, server: Se
     assert row.get_by_role("button", name="Try again").is_hidden()
 
 
+def test_of_a_damaged_file_it_says_what_is_missing(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "cut.flac").write_bytes(CLIP.path.read_bytes()[: CLIP.path.stat().st_size // 3])
+    page.set_input_files("#files", str(tmp_path / "cut.flac"))
+    warning = row_of(page, "cut.flac").locator(".warning")
+    warning.wait_for(timeout=SOON_MS)
+    assert "s of the recording are missing: the file is damaged or cut off." in warning.inner_text()
+    assert not row_of(page, "cut.flac").locator(".error").is_visible()
+
+
 def test_a_server_that_keeps_no_jobs_says_what_the_page_lacks(
     browser: Any, start_server: StartServer, tmp_path: Path
 ) -> None:
