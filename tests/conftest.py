@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import math
 import os
@@ -19,7 +18,6 @@ from pathlib import Path
 
 import av
 import httpx
-import httpx._transports.default as httpx_transport
 import jiwer
 import psutil
 import pytest
@@ -30,8 +28,6 @@ AUDIO = Path(__file__).parent / "data" / "audio"
 
 # A shell that starts the tests in the background makes them, and all that they start, deaf to Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Each `httpx.get` would read all certificate authorities anew: 20 ms of CPU, thousands of times.
-httpx_transport.create_ssl_context = functools.cache(httpx.create_ssl_context)
 
 
 @dataclass(frozen=True)
