@@ -149,8 +149,7 @@ export class Row {
     this.text.finish(body.segments, body.words, body.task === "translate" ? "en" : body.language_code);
     this.#finish(`${clock(body.duration)}, ${sentenceCase(body.language)}, ${job.model}`);
     if (body.segments.length === 0) this.#status(`${clock(body.duration)}: nobody speaks in it`);
-    this.#part(".warning").textContent = job.warning ?? "";
-    this.#part(".warning").hidden = !job.warning;
+    this.#sentence(".warning", job.warning ?? "");
     const until = new Date(job.expires_at * 1000).toLocaleDateString(undefined, { day: "numeric", month: "long" });
     this.#part(".kept").textContent = `Kept until ${until}, unless you remove it.`;
     this.#part(".actions").hidden = false;
@@ -244,8 +243,12 @@ export class Row {
   }
 
   #error(text) {
-    this.#part(".error").textContent = text;
-    this.#part(".error").hidden = text === "";
+    this.#sentence(".error", text);
+  }
+
+  #sentence(selector, text) {
+    this.#part(selector).textContent = text;
+    this.#part(selector).hidden = text === "";
   }
 }
 

@@ -134,8 +134,13 @@ def test_no_request_about_a_job_gets_an_answer_that_the_document_does_not_forese
     server = stuck if status in ("running", "cancelled") else fake
     job_id = job_on(server, b"Dear Sir" if status == "failed" else AUDIO)
     if status == "cancelled":
-        # The queue has it once the engine has taken it up.
-        wait_for(lambda: httpx.delete(f"{server.url}/v1/queue/{job_id}").is_success, 10, server.log)
+        # The engine takes it up a moment after it was accepted.
+        wait_for(
+            lambda: job_id in [entry["id"] for entry in httpx.get(f"{server.url}/v1/queue").json()["data"]],
+            10,
+            server.log,
+        )
+        httpx.delete(f"{server.url}/v1/queue/{job_id}").raise_for_status()
     wait_for(lambda: httpx.get(f"{server.url}/v1/jobs/{job_id}").json()["status"] == status, 20, server.log)
     answered = {operation.label: ask_about(server, operation, job_id) for operation in ABOUT_JOBS}
     assert answered["GET /v1/jobs/{job_id}"] >= {200}

@@ -11,7 +11,17 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Recording, Server, StartServer, clips, free_port, join_clips, join_windows, script_of
+from tests.conftest import (
+    Recording,
+    Server,
+    StartServer,
+    clips,
+    cut_off,
+    free_port,
+    join_clips,
+    join_windows,
+    script_of,
+)
 from tests.e2e.browser import Watched, chromium, page_of
 
 CLIP = clips("en000")[0]
@@ -302,8 +312,7 @@ def test_a_file_that_is_no_sound_gets_the_servers_sentence(page: Any, server: Se
 
 
 def test_of_a_damaged_file_it_says_what_is_missing(page: Any, tmp_path: Path) -> None:
-    (tmp_path / "cut.flac").write_bytes(CLIP.path.read_bytes()[: CLIP.path.stat().st_size // 3])
-    page.set_input_files("#files", str(tmp_path / "cut.flac"))
+    page.set_input_files("#files", str(cut_off(CLIP, tmp_path / "cut.flac")))
     warning = row_of(page, "cut.flac").locator(".warning")
     warning.wait_for(timeout=SOON_MS)
     assert "s of the recording are missing: the file is damaged or cut off." in warning.inner_text()
